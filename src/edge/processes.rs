@@ -1,0 +1,132 @@
+//! Starting, signalling, reaping and proving gone: one long-lived thread that owns all processes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::process::{Ending, Identity};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The run it is for; every process of it bears the id in its environment.
+    pub run: RunId,
+    /// Whose run it is.
+    pub agent: AgentName,
+    /// Program (absolute) and arguments.
+    pub argv: Vec<OsString>,
+    /// The whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// What is on standard input; nothing if absent.
+    pub stdin: Option<PathBuf>,
+    /// The named pipe for standard output and error, made if it is missing.
+    pub output: PathBuf,
+    /// The working directory, where it is not the crew (which is the supervisor's own).
+    pub workdir: Option<PathBuf>,
+}
+
+/// What the process thread can be told.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Start a process. Answered by [`Report::Spawned`] or [`Report::SpawnFailed`].
+    Spawn(Box<Launch>),
+    /// Treat this process, which an earlier supervisor started, as the root of `run`.
+    /// Its end is reported as [`Report::Exited`] with [`Ending::Unseen`].
+    Adopt {
+        /// The run.
+        run: RunId,
+        /// Its root process.
+        root: Identity,
+    },
+    /// Send `signal`, then CONT, to the process group of the run's root process.
+    Signal {
+        /// The run.
+        run: RunId,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Kill the run's whole tree and prove it gone. Answered by [`Report::TreeGone`] or, where that
+    /// cannot be proved in 30 s, by [`Report::TreeStuck`]; then tried on, and `TreeGone` may follow.
+    KillTree {
+        /// The run.
+        run: RunId,
+    },
+    /// These processes were seen in the run's tree: they count as of it even if they hide later.
+    Seen {
+        /// The run.
+        run: RunId,
+        /// Its members.
+        members: Vec<Identity>,
+    },
+    /// Look at a run that seems to hang. Answered by [`Report::Evidence`].
+    Examine {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// What the process thread reports.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A process runs.
+    Spawned {
+        /// The run.
+        run: RunId,
+        /// Its root process.
+        process: Identity,
+    },
+    /// A process could not be made.
+    SpawnFailed {
+        /// The run.
+        run: RunId,
+        /// Why, for a person.
+        error: String,
+        /// True if the file is being written (`ETXTBSY`).
+        busy: bool,
+    },
+    /// A run's root process ended (and was reaped). What it left behind may live on.
+    Exited {
+        /// The run.
+        run: RunId,
+        /// How.
+        ending: Ending,
+    },
+    /// No process of the run is left.
+    TreeGone {
+        /// The run.
+        run: RunId,
+        /// What had to be killed beside the root, as `pid name`.
+        killed: Vec<String>,
+    },
+    /// Processes of the run are left that do not die.
+    TreeStuck {
+        /// The run.
+        run: RunId,
+        /// Which, as `pid name (state)`.
+        left: Vec<String>,
+    },
+    /// What a run that seems to hang looks like.
+    Evidence {
+        /// The run.
+        run: RunId,
+        /// State, wchan, CPU time of the tree, open files.
+        evidence: serde_json::Value,
+    },
+}
+
+/// A run that an earlier supervisor of this crew left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivor {
+    /// The run.
+    pub run: RunId,
+    /// The agent.
+    pub agent: AgentName,
+    /// The process to regard as its root: the one whose parent is not of the run, the eldest of them.
+    pub root: Identity,
+}
+
+/// Who can start, signal and end processes.
+pub trait Processes {
+    /// Carries out an order, later and elsewhere; what comes of it is reported.
+    fn order(&self, order: Order);
+}

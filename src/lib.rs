@@ -1,0 +1,3 @@
+//! nightcrew.
+pub mod edge;
+pub mod protocol;

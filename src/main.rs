@@ -1,0 +1,3 @@
+//! nightcrew: parse, run, map the result to an exit code.
+
+fn main() {}

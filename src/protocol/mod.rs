@@ -1,0 +1,16 @@
+//! The on-disk protocol: bytes to records and back. Pure: `std` and `serde`, no I/O, no clock.
+//!
+//! Each format has one module here that reads and writes it, and [`layout`] spells every path.
+//! docs/protocol.md tells the same for someone who writes an agent without this library.
+
+pub mod digest;
+pub mod layout;
+pub mod ledger;
+pub mod name;
+pub mod process;
+pub mod record;
+pub mod request;
+pub mod status;
+pub mod task;
+pub mod time;
+pub mod update;

@@ -1,0 +1,41 @@
+//! What commands ask of a running supervisor: `requests/ID.json`, answered in `requests/answers/`.
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{AgentName, Name};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// Stop these agents and start them again; forget their failures.
+    Restart {
+        /// Which; none means all.
+        agents: Vec<AgentName>,
+    },
+}
+
+/// `requests/ID.json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The version of the format.
+    pub v: u32,
+    /// The request's id; the file's name says the same.
+    pub id: Name,
+    /// What is asked.
+    #[serde(flatten)]
+    pub ask: Ask,
+}
+
+/// `requests/answers/ID.json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The version of the format.
+    pub v: u32,
+    /// The request's id.
+    pub id: Name,
+    /// True if it is being done.
+    pub ok: bool,
+    /// In a sentence.
+    pub text: String,
+}
