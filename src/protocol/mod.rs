@@ -5,6 +5,7 @@
 
 pub mod crewfile;
 pub mod digest;
+pub mod envfile;
 pub mod layout;
 pub mod ledger;
 pub mod manifest;

@@ -17,11 +17,12 @@ use std::collections::BTreeMap;
 
 pub use block::BLOCK_SEARCH_LEN;
 pub(crate) use keys::{COMMON, OWN, RESERVED};
+pub(crate) use report::line_feeds;
 pub use report::{ERRORS_MAX, ManifestError};
 pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
-pub(crate) use values::{count, search_path};
+pub(crate) use values::{count, is_variable, search_path};
 
 use super::name::Kind;
 
