@@ -1,3 +1,4 @@
 //! nightcrew.
+pub mod app;
 pub mod edge;
 pub mod protocol;

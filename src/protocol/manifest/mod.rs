@@ -22,7 +22,7 @@ pub use report::{ERRORS_MAX, ManifestError};
 pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
-pub(crate) use values::{count, is_variable, search_path};
+pub(crate) use values::{OWN_VARIABLES, count, is_variable, search_path};
 
 use super::name::Kind;
 
