@@ -102,6 +102,16 @@ impl Layout {
     pub fn stopped(&self, agent: &AgentName) -> PathBuf {
         self.stopped_dir().join(agent.as_str())
     }
+    /// `state/finished/`
+    #[must_use]
+    pub fn finished_dir(&self) -> PathBuf {
+        self.state().join("finished")
+    }
+    /// `state/finished/NAME`: the digest of the version of a service that ended well.
+    #[must_use]
+    pub fn finished(&self, agent: &AgentName) -> PathBuf {
+        self.finished_dir().join(agent.as_str())
+    }
     /// `state/requests/`
     #[must_use]
     pub fn requests(&self) -> PathBuf {
@@ -187,6 +197,11 @@ impl Layout {
     #[must_use]
     pub fn refused_outcomes(&self) -> PathBuf {
         self.tasks().join("refused")
+    }
+    /// `STEM.reason`: why the file beside it was put aside.
+    #[must_use]
+    pub fn reason_beside(aside: &Path) -> PathBuf {
+        aside.with_extension("reason")
     }
     /// `state/tasks/output/AGENT/`
     #[must_use]
@@ -353,7 +368,7 @@ impl Layout {
     pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
         self.tmp(agent).join(format!("{run}.payload"))
     }
-    /// `state/tmp/NAME/usage.jsonl`: where an agent reports what its calls cost.
+    /// `state/scratch/NAME/usage.jsonl`: where an agent reports what its calls cost.
     #[must_use]
     pub fn usage(&self, agent: &AgentName) -> PathBuf {
         self.scratch(agent).join("usage.jsonl")
@@ -365,6 +380,7 @@ impl Layout {
         vec![
             self.state(),
             self.stopped_dir(),
+            self.finished_dir(),
             self.requests(),
             self.answers(),
             self.tasks(),

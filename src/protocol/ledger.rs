@@ -1,10 +1,12 @@
 //! What the ledger records: one [`Entry`] a line, framed by [`super::framing`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::name::{AgentName, Key, Kind, RunId, TaskId};
 use super::process::{Ending, Identity};
-use super::time::Wall;
+use super::time::{Wall, show_duration};
 
 /// One line of the ledger, without its frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,4 +104,104 @@ pub enum Fact {
 
     /// An incident that a person should know of; the whole of it is in `alerts/`.
     Alert { key: String, text: String },
+}
+
+impl fmt::Display for Fact {
+    /// The fact as a sentence, for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SupervisorStarted { pid, version } => write!(f, "nightcrew {version} started, pid {pid}"),
+            Self::SupervisorStopped { why } => write!(f, "nightcrew ended: {why}"),
+            Self::SupervisorPaused { gap_ms } => write!(f, "everything stood still for {gap_ms} ms"),
+            Self::Control { what, why } if why.is_empty() => write!(f, "{what}"),
+            Self::Control { what, why } => write!(f, "{what}: {why}"),
+            Self::Started { agent, process, task: None, .. } => {
+                write!(f, "{agent} started, pid {}", process.pid)
+            }
+            Self::Started { agent, process, task: Some(task), .. } => {
+                write!(f, "{agent} started on task {task}, pid {}", process.pid)
+            }
+            Self::StartFailed { agent, error, .. } => write!(f, "{agent} could not be started: {error}"),
+            Self::Exited { agent, ending, lived_ms, .. } => {
+                write!(f, "{agent} ended after {}: {ending}", show_duration(*lived_ms))
+            }
+            Self::RemnantsKilled { agent, processes, .. } => {
+                write!(f, "{agent} left processes behind, which were killed: {}", processes.join(", "))
+            }
+            Self::Killed { agent, how, why, .. } => write!(f, "{agent} is being stopped ({how}): {why}"),
+            Self::Unkillable { agent, processes, .. } => {
+                write!(f, "processes of {agent} do not die: {}", processes.join(", "))
+            }
+            Self::Isolated { agent, why, .. } => write!(f, "{agent} is isolated: {why}"),
+            Self::Reinstated { agent, .. } => {
+                write!(f, "{agent} shows signs of life again and is reinstated")
+            }
+            Self::Failing { agent, failures, next } => {
+                write!(f, "{agent} failed {failures} times in a row; the next try is at {next}")
+            }
+            Self::Refused { file, reason, remedy } => write!(f, "{file} is refused: {reason}; {remedy}"),
+            Self::Accepted { agent, .. } => write!(f, "{agent}: this version of it counts from now on"),
+            Self::Removed { agent } => write!(f, "{agent} was removed"),
+            Self::Submitted { .. }
+            | Self::Duplicate { .. }
+            | Self::Replayed { .. }
+            | Self::Rejected { .. }
+            | Self::Claimed { .. }
+            | Self::Outcome { .. }
+            | Self::OutcomeRefused { .. }
+            | Self::Vacated { .. } => self.write_of_task(f),
+            Self::Updated { agent, op, key, .. } => write!(f, "memory: {op} {key}, by {agent}"),
+            Self::UpdateRejected { agent, seq, reason } => {
+                write!(f, "memory: update {seq} of {agent} is rejected: {reason}")
+            }
+            Self::UpdateGap { agent, expected, found } => {
+                write!(f, "memory: {agent} skipped from update {expected} to {found}")
+            }
+            Self::Alert { text, .. } => write!(f, "{text}"),
+        }
+    }
+}
+
+impl Fact {
+    fn write_of_task(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Submitted { task, kind, by, .. } => {
+                write!(f, "task {task} of kind {kind} was submitted by {by}")
+            }
+            Self::Duplicate { task, of } => write!(f, "task {task} was submitted again; it is {of}"),
+            Self::Replayed { task, kind, .. } => write!(f, "task {task} of kind {kind} is replayed"),
+            Self::Rejected { what, name, reason } => write!(f, "{what} {name} is rejected: {reason}"),
+            Self::Claimed { task, agent, .. } => write!(f, "{agent} holds task {task}"),
+            Self::Outcome { task, agent, status, error: None, next, .. } => {
+                write!(f, "task {task}: {status} by {agent}; now {next}")
+            }
+            Self::Outcome { task, agent, status, error: Some(error), next, .. } => {
+                write!(f, "task {task}: {status} by {agent} ({error}); now {next}")
+            }
+            Self::OutcomeRefused { task, agent, reason, .. } => {
+                write!(f, "an outcome of {agent} for task {task} is refused: {reason}")
+            }
+            Self::Vacated { task, agent, why, .. } => write!(f, "task {task} was taken from {agent}: {why}"),
+            Self::SupervisorStarted { .. }
+            | Self::SupervisorStopped { .. }
+            | Self::SupervisorPaused { .. }
+            | Self::Control { .. }
+            | Self::Started { .. }
+            | Self::StartFailed { .. }
+            | Self::Exited { .. }
+            | Self::RemnantsKilled { .. }
+            | Self::Killed { .. }
+            | Self::Unkillable { .. }
+            | Self::Isolated { .. }
+            | Self::Reinstated { .. }
+            | Self::Failing { .. }
+            | Self::Refused { .. }
+            | Self::Accepted { .. }
+            | Self::Removed { .. }
+            | Self::Updated { .. }
+            | Self::UpdateRejected { .. }
+            | Self::UpdateGap { .. }
+            | Self::Alert { .. } => Ok(()),
+        }
+    }
 }

@@ -16,4 +16,5 @@ pub mod request;
 pub mod status;
 pub mod task;
 pub mod time;
+pub mod tokens;
 pub mod update;

@@ -41,6 +41,19 @@ pub type Kind = Name;
 pub type RunId = Name;
 
 impl Name {
+    /// A name made of `bytes` as hex digits, at most 32 of them.
+    #[must_use]
+    pub fn from_hex(bytes: &[u8]) -> Self {
+        Self(super::digest::hex(&bytes[..bytes.len().min(NAME_LEN_MAX / 2)]).into())
+    }
+
+    /// A run's id: a ULID of the wall time and 80 random bits, so that ids sort by their start.
+    #[must_use]
+    pub fn of_run(at: super::time::Wall, random: u128) -> Self {
+        let ms = u64::try_from(at.0).unwrap_or(0);
+        Self(ulid::Ulid::from_parts(ms, random).to_string().into())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -105,9 +105,6 @@ pub struct AgentStatus {
     /// What is wrong with the file that should replace the one running (or with the only one).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
-    /// The digest of the version that finished, so that it is not started again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished: Option<String>,
 }
 
 /// Why a file in `agents/` is not run, and what to do.

@@ -70,6 +70,9 @@ pub struct TaskRecord {
     /// How often it failed since it was admitted.
     #[serde(default)]
     pub failures: u32,
+    /// How often it was put off without a failure.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deferrals: u32,
     /// When it was submitted, by the submitter's clock.
     pub at: Wall,
     /// Who submitted it: an agent's name, or `operator`.
@@ -89,6 +92,11 @@ pub struct TaskRecord {
     pub attempts: Vec<Attempt>,
     /// What the task is about: any JSON, kept byte for byte.
     pub payload: Box<RawValue>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a submitter's identity field says when no agent submitted.
@@ -113,6 +121,7 @@ impl TaskRecord {
             kind,
             state: Phase::New,
             failures: 0,
+            deferrals: 0,
             at,
             by,
             not_before: None,
@@ -142,17 +151,7 @@ fn id_from(kind: &Kind, tag: u8, content: &[u8]) -> TaskId {
     hash.update(kind.as_str().as_bytes());
     hash.update([0, tag, 0]);
     hash.update(content);
-    let mut text = super::digest::hex(&hash.finalize());
-    text.truncate(16);
-    name_of_hex(&text)
-}
-
-fn name_of_hex(text: &str) -> Name {
-    match text.parse() {
-        Ok(name) => name,
-        // Hex digits are name characters, and 16 of them are within the length.
-        Err(_) => unreachable!("hex is a name"),
-    }
+    Name::from_hex(&hash.finalize()[..8])
 }
 
 /// `tasks/ID.lock`: the run that holds the task.

@@ -1,0 +1,460 @@
+//! Claims: who holds a task, and what becomes of it.
+//!
+//! The rules are those of docs/protocol.md, "Claims". In short: the supervisor alone removes locks,
+//! and only after the task's next token is durable; an owner's death is proved before its task is
+//! given away, and outcomes are looked for before that; an outcome counts only if it bears the task's
+//! token and the lock's nonce.
+
+use crate::protocol::ledger::Fact;
+use crate::protocol::name::{Name, RunId, TaskId};
+use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Lock, Outcome, Phase, Verdict};
+use crate::protocol::time::{Mono, Now};
+
+use super::agents::full_jitter;
+use super::effect::RecordChange;
+use super::event::HandedIn;
+use super::state::{Claim, Conclusion, Owner, RunState, Stage, State, Then};
+use super::{Effect, Out};
+
+/// How often a failed task is tried again, and the bounds of the waits before (full jitter).
+const RETRY_MS: [u64; 3] = [1_000, 4_000, 16_000];
+/// The wait of a task that was put off without a failure.
+const LATER_MS: u64 = 60_000;
+/// A task that was put off this often is dead.
+const DEFERRALS_MAX: u32 = 100;
+/// A claimed lock that did not change for so long has expired.
+const LOCK_LIFE_MS: u64 = 30 * 60_000;
+/// A lock that cannot be read and does not change for so long holds nothing.
+const OBSCURED_MS: u64 = 10_000;
+/// No wait is longer than this, whatever a wall clock says.
+pub(super) const WAIT_MS_MAX: u64 = 7 * 86_400_000;
+
+/// Whether the ledger knows of a conclusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It is recorded now, in the same commit.
+    Now,
+    /// The ledger has it since before a crash.
+    Already,
+}
+
+/// What an outcome says of the task.
+pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
+    let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
+    match outcome.status {
+        Verdict::Done => Conclusion::Done,
+        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false },
+        Verdict::Retry => Conclusion::Later { error: error() },
+        Verdict::Released => {
+            Conclusion::Returned { why: outcome.error.clone().unwrap_or_else(|| "released".into()) }
+        }
+    }
+}
+
+impl State {
+    pub(super) fn lock_seen(&mut self, now: Now, id: &TaskId, lock: Result<Lock, String>, out: &mut Out) {
+        let Some(task) = self.tasks.get(id) else {
+            let reason = "there is no such open task".into();
+            out.push(Effect::Note(Fact::Rejected { what: "lock".into(), name: id.to_string(), reason }));
+            out.push(Effect::RemoveLock(None, id.clone()));
+            return;
+        };
+        match (&task.stage, lock) {
+            // Pending: its removal is on the way already. Held and unreadable: it was read before.
+            (Stage::Pending { .. }, _) | (Stage::Held(_) | Stage::Obscured { .. }, Err(_)) => {}
+            (Stage::Held(claim), Ok(lock)) if claim.nonce == lock.nonce => {}
+            (Stage::Ready | Stage::Obscured { .. } | Stage::Held(_), Ok(lock))
+                if lock.token == task.token =>
+            {
+                self.claimed(now, id, lock, out);
+            }
+            (Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } | Stage::Held(_), Ok(lock)) => {
+                let why = format!("it bears token {}, which is not the task's", lock.token);
+                self.clear_lock(id, &lock.agent, lock.token, why, out);
+            }
+            (Stage::Ready, Err(_)) => {
+                self.take_from_ready(id, out);
+                self.obscure(now, id);
+            }
+            (Stage::Waiting { until }, Err(_)) => {
+                self.waiting.remove(&(*until, id.clone()));
+                self.obscure(now, id);
+            }
+        }
+    }
+
+    fn obscure(&mut self, now: Now, id: &TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.stage = Stage::Obscured { until: now.mono.plus(OBSCURED_MS) };
+            self.aging.insert(id.clone());
+        }
+    }
+
+    /// Removes a lock that gives no right to the task. The task's token stands: nobody can hold it.
+    fn clear_lock(&mut self, id: &TaskId, agent: &Name, token: u64, why: String, out: &mut Out) {
+        let ticket = self.fresh_ticket(id);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let next_token = task.token;
+        let then = match task.stage {
+            Stage::Waiting { until } => {
+                self.waiting.remove(&(until, id.clone()));
+                Then::Waiting(until)
+            }
+            Stage::Ready | Stage::Obscured { .. } | Stage::Pending { .. } | Stage::Held(_) => Then::Ready,
+        };
+        self.aging.remove(id);
+        self.take_from_ready(id, out);
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.stage = Stage::Pending { then, decided: None };
+        }
+        let (task, agent) = (id.clone(), agent.clone());
+        out.push(Effect::Note(Fact::Vacated { task, token, next_token, agent, why }));
+        out.push(Effect::RemoveLock(Some(ticket), id.clone()));
+    }
+
+    /// An agent claimed a ready task by itself.
+    fn claimed(&mut self, now: Now, id: &TaskId, lock: Lock, out: &mut Out) {
+        self.take_from_ready(id, out);
+        let owner = self.owner_of(&lock, out);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        self.claimed_kinds.insert(task.kind.clone());
+        let claim = Claim {
+            nonce: lock.nonce,
+            agent: lock.agent.clone(),
+            token: lock.token,
+            owner: owner.clone().unwrap_or(Owner::Unprovable),
+            ages: true,
+            renewed: now.mono,
+            fate: None,
+        };
+        task.stage = Stage::Held(Box::new(claim));
+        self.aging.insert(id.clone());
+        out.push(Effect::Note(Fact::Claimed {
+            task: id.clone(),
+            token: lock.token,
+            agent: lock.agent,
+            run: lock.run.clone(),
+        }));
+        out.push(Effect::Watch);
+        match owner {
+            Some(Owner::Run(run)) => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.holds.insert(id.clone());
+                }
+            }
+            Some(Owner::Outside(name)) => {
+                self.outside.insert(name, id.clone());
+            }
+            Some(Owner::Unprovable) => {}
+            None => self.owner_gone(id, Conclusion::Returned { why: "its owner is gone".into() }, out),
+        }
+    }
+
+    /// Whose a lock is; `None` if that owner is proved gone.
+    fn owner_of(&self, lock: &Lock, out: &mut Out) -> Option<Owner> {
+        match (&lock.run, &lock.owner) {
+            (_, Some(process)) if process.boot != self.setup.boot => None,
+            (_, Some(process)) if process.ns != self.setup.ns => Some(Owner::Unprovable),
+            (Some(run), _) => {
+                // Survivors of an earlier supervisor are runs too: a run that is none is gone.
+                self.runs.get(run).is_some_and(|run| run.agent == lock.agent).then(|| Owner::Run(run.clone()))
+            }
+            (None, Some(process)) => {
+                let name: Name = lock.nonce.parse().ok()?;
+                out.push(Effect::TakeOver(name.clone(), process.clone()));
+                Some(Owner::Outside(name))
+            }
+            (None, None) => Some(Owner::Unprovable),
+        }
+    }
+
+    /// A process outside any run, which held a task, is gone.
+    pub(super) fn outside_owner_gone(&mut self, name: &RunId, out: &mut Out) {
+        if let Some(id) = self.outside.remove(name) {
+            self.owner_gone(&id, Conclusion::Returned { why: "its owner is gone".into() }, out);
+        }
+    }
+
+    /// The owner of a task is proved gone: outcomes are looked for first; `fate` is what follows if there is none.
+    pub(super) fn owner_gone(&mut self, id: &TaskId, fate: Conclusion, out: &mut Out) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let Stage::Held(claim) = &mut task.stage else { return };
+        claim.fate = Some(fate);
+        out.push(Effect::LookForOutcomes(id.clone(), claim.agent.clone()));
+    }
+
+    pub(super) fn outcomes_looked(&mut self, now: Now, id: &TaskId, out: &mut Out) {
+        let Some(task) = self.tasks.get(id) else { return };
+        let Stage::Held(claim) = &task.stage else { return };
+        let Some(fate) = claim.fate.clone() else { return };
+        let claim = claim.as_ref().clone();
+        self.conclude(now, id, claim, &fate, Told::Now, out);
+    }
+
+    pub(super) fn outcome_seen(&mut self, now: Now, seen: HandedIn, out: &mut Out) {
+        let HandedIn { agent, outcome, decided } = seen;
+        let refuse = |reason: String| Effect::RefuseOutcome {
+            agent: agent.clone(),
+            task: outcome.task.clone(),
+            token: outcome.token,
+            nonce: outcome.nonce.clone(),
+            reason,
+        };
+        if decided {
+            out.push(Effect::DropOutcome(agent, outcome.task, outcome.token, outcome.nonce));
+            return;
+        }
+        let Some(task) = self.tasks.get(&outcome.task) else {
+            out.push(refuse("there is no such open task".into()));
+            return;
+        };
+        if self.broken.is_some() {
+            return;
+        }
+        let claim = match &task.stage {
+            Stage::Pending { decided: Some(claim), .. } if claim.nonce == outcome.nonce => return,
+            _ if task.token != outcome.token => {
+                out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
+                return;
+            }
+            Stage::Held(claim) if claim.nonce == outcome.nonce && claim.agent == agent => {
+                claim.as_ref().clone()
+            }
+            Stage::Held(claim) => {
+                out.push(refuse(format!("the task is held by {}, by another claim", claim.agent)));
+                return;
+            }
+            // A power cut took the lock's name, which nobody makes durable; the token still proves the claim.
+            Stage::Ready => Claim {
+                nonce: outcome.nonce.clone(),
+                agent: agent.clone(),
+                token: outcome.token,
+                owner: Owner::Unprovable,
+                ages: false,
+                renewed: now.mono,
+                fate: None,
+            },
+            Stage::Pending { .. } | Stage::Waiting { .. } | Stage::Obscured { .. } => {
+                out.push(refuse("the task is not held by that claim".into()));
+                return;
+            }
+        };
+        let conclusion = conclusion_of(&outcome);
+        self.conclude(now, &outcome.task, claim, &conclusion, Told::Now, out);
+    }
+
+    /// Ends a claim: the record says what follows, durable, and then the lock goes.
+    pub(super) fn conclude(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        claim: Claim,
+        conclusion: &Conclusion,
+        told: Told,
+        out: &mut Out,
+    ) {
+        self.let_go(id, &claim, out);
+        let ends = *conclusion == Conclusion::Done;
+        let jitter = self.rng.f64();
+        let token = if ends { claim.token } else { self.fresh_token(out) };
+        let ticket = self.fresh_ticket(id);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let mut change = RecordChange {
+            task: id.clone(),
+            token,
+            phase: Phase::Ready,
+            failures: task.failures,
+            deferrals: task.deferrals,
+            not_before: None,
+            decided: Some(claim.nonce.clone()),
+            attempt: None,
+            output: None,
+            facts: Vec::new(),
+            settled: Some((claim.agent.clone(), claim.token, claim.nonce.clone())),
+        };
+        let (then, error) = follow(now, conclusion, jitter, &mut change);
+        if ends {
+            change.output = Some((claim.agent.clone(), claim.token));
+        }
+        if let (Some(error), Owner::Run(run)) = (&error, &claim.owner) {
+            change.attempt = Some(Attempt {
+                agent: claim.agent.clone(),
+                run: run.clone(),
+                token: claim.token,
+                at: now.wall,
+                error: error.clone(),
+            });
+        }
+        if told == Told::Now {
+            change.facts.push(fact_of(conclusion, &claim, &change, error));
+        }
+        task.token = token;
+        task.failures = change.failures;
+        task.deferrals = change.deferrals;
+        task.stage = Stage::Pending { then, decided: Some(Box::new(claim)) };
+        out.push(Effect::Record(ticket, Box::new(change)));
+    }
+
+    /// The claim is no longer counted as its owner's.
+    fn let_go(&mut self, id: &TaskId, claim: &Claim, out: &mut Out) {
+        self.take_from_ready(id, out);
+        if self.aging.remove(id) {
+            out.push(Effect::Watch);
+        }
+        match &claim.owner {
+            Owner::Run(run) => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.holds.remove(id);
+                }
+            }
+            Owner::Outside(name) => {
+                self.outside.remove(name);
+            }
+            Owner::Unprovable => {}
+        }
+    }
+
+    pub(super) fn renewed(&mut self, now: Now, id: &TaskId) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match &mut task.stage {
+            Stage::Held(claim) => claim.renewed = now.mono,
+            Stage::Obscured { until } => *until = now.mono.plus(OBSCURED_MS),
+            Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => {}
+        }
+    }
+
+    /// Acts on locks that expired or stayed unreadable.
+    pub(super) fn locks_due(&mut self, now: Now, out: &mut Out) {
+        let due: Vec<TaskId> = self
+            .aging
+            .iter()
+            .filter(|id| self.lock_due_at(id).is_some_and(|at| at <= now.mono))
+            .cloned()
+            .collect();
+        for id in due {
+            match self.tasks.get(&id).map(|task| &task.stage) {
+                Some(Stage::Obscured { .. }) => self.vacate_unreadable(now, &id, out),
+                Some(Stage::Held(claim)) => {
+                    let owner = claim.owner.clone();
+                    self.expired(now, &id, &owner, out);
+                }
+                Some(Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. }) | None => {
+                    self.aging.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn vacate_unreadable(&mut self, now: Now, id: &TaskId, out: &mut Out) {
+        let Some(token) = self.tasks.get(id).map(|task| task.token) else { return };
+        let Ok(agent) = crate::protocol::task::OPERATOR.parse::<Name>() else { return };
+        let claim = Claim {
+            nonce: String::new(),
+            agent,
+            token,
+            owner: Owner::Unprovable,
+            ages: false,
+            renewed: now.mono,
+            fate: None,
+        };
+        let why = "its lock cannot be read and did not change for 10 s".to_owned();
+        self.conclude(now, id, claim, &Conclusion::Returned { why }, Told::Now, out);
+    }
+
+    fn expired(&mut self, now: Now, id: &TaskId, owner: &Owner, out: &mut Out) {
+        let live = match owner {
+            Owner::Run(run) => self.runs.get(run).map(|record| (run.clone(), record.state.clone())),
+            Owner::Outside(_) | Owner::Unprovable => None,
+        };
+        // Asked again only after another life, whatever comes of it.
+        self.renewed(now, id);
+        match live {
+            Some((run, RunState::Running)) => {
+                self.isolate(now, &run, "it let the lock of a task expire", out);
+            }
+            Some(_) => {}
+            None => {
+                let why = "its lock expired".to_owned();
+                self.owner_gone(id, Conclusion::Returned { why }, out);
+            }
+        }
+    }
+
+    fn lock_due_at(&self, id: &TaskId) -> Option<Mono> {
+        match &self.tasks.get(id)?.stage {
+            Stage::Obscured { until } => Some(*until),
+            Stage::Held(claim) if claim.ages && claim.fate.is_none() && !self.is_withheld(claim) => {
+                Some(claim.renewed.plus(LOCK_LIFE_MS))
+            }
+            Stage::Held(_) | Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => None,
+        }
+    }
+
+    pub(super) fn next_lock_deadline(&self) -> Option<Mono> {
+        self.aging.iter().filter_map(|id| self.lock_due_at(id)).min()
+    }
+}
+
+/// What a conclusion makes of the record; returns what follows and the error, if it went badly.
+fn follow(
+    now: Now,
+    conclusion: &Conclusion,
+    jitter: f64,
+    change: &mut RecordChange,
+) -> (Then, Option<String>) {
+    let cut = |text: &str| text.chars().take(ERROR_LEN_MAX).collect::<String>();
+    match conclusion {
+        Conclusion::Done => {
+            change.phase = Phase::Done;
+            (Then::Gone, None)
+        }
+        Conclusion::Returned { .. } => (Then::Ready, None),
+        Conclusion::Failed { error, permanent } => {
+            change.failures += 1;
+            let bound = RETRY_MS.get(change.failures as usize - 1).filter(|_| !permanent);
+            (wait_or_die(now, bound.map(|bound| full_jitter(*bound, jitter)), change), Some(cut(error)))
+        }
+        Conclusion::Later { error } => {
+            change.deferrals += 1;
+            let wait = (change.deferrals < DEFERRALS_MAX).then_some(LATER_MS);
+            (wait_or_die(now, wait, change), Some(cut(error)))
+        }
+    }
+}
+
+fn wait_or_die(now: Now, wait: Option<u64>, change: &mut RecordChange) -> Then {
+    match wait {
+        None => {
+            change.phase = Phase::Dead;
+            Then::Gone
+        }
+        Some(wait) => {
+            let until = now.mono.plus(wait);
+            change.phase = Phase::Waiting;
+            change.not_before = Some(now.wall_at(until));
+            Then::Waiting(until)
+        }
+    }
+}
+
+/// The ledger's line: an accepted outcome, or a lock that was taken away.
+fn fact_of(conclusion: &Conclusion, claim: &Claim, change: &RecordChange, error: Option<String>) -> Fact {
+    let (task, token, agent) = (change.task.clone(), claim.token, claim.agent.clone());
+    let status = match conclusion {
+        Conclusion::Returned { why } => {
+            return Fact::Vacated { task, token, next_token: change.token, agent, why: why.clone() };
+        }
+        Conclusion::Done => "done",
+        Conclusion::Failed { .. } => "failed",
+        Conclusion::Later { .. } => "retry",
+    };
+    let next = match change.phase {
+        Phase::Done => "done".to_owned(),
+        Phase::Dead => "dead".to_owned(),
+        Phase::New | Phase::Ready => "ready".to_owned(),
+        Phase::Waiting => {
+            change.not_before.map_or_else(|| "waiting".to_owned(), |at| format!("again at {at}"))
+        }
+    };
+    Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
+}

@@ -1,0 +1,205 @@
+//! The switches: halt, stop, restart, drain, and ending when idle.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::ledger::Fact;
+use crate::protocol::manifest::Heartbeat;
+use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::request::{Ask, Request};
+use crate::protocol::time::{Mono, Now};
+
+use super::state::{Cause, Course, Rest, RunState, State};
+use super::{Effect, Out};
+
+/// How long a service that declares no heartbeat must have run, and how long nothing must have been
+/// submitted, for a crew to count as idle.
+const IDLE_MS: u64 = 2_000;
+
+impl State {
+    pub(super) fn halt_seen(&mut self, now: Now, why: Option<String>, out: &mut Out) {
+        if self.halt == why {
+            return;
+        }
+        let (what, reason) = match (&self.halt, &why) {
+            (None, Some(reason)) => ("halt", reason.clone()),
+            (Some(_), None) => ("resume", String::new()),
+            (Some(_), Some(_)) | (None, None) => {
+                self.halt = why;
+                return;
+            }
+        };
+        out.push(Effect::Note(Fact::Control { what: what.into(), why: reason }));
+        self.halt = why;
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in names {
+            self.touch(&name);
+            self.stop_if_unwanted(now, &name, out);
+        }
+    }
+
+    pub(super) fn stopped_seen(&mut self, now: Now, stopped: BTreeMap<AgentName, String>, out: &mut Out) {
+        let before = std::mem::replace(&mut self.stopped, stopped);
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in names {
+            let (was, is) = (before.get(&name), self.stopped.get(&name).cloned());
+            if was == is.as_ref() {
+                continue;
+            }
+            let what = if is.is_some() { "stop" } else { "start" };
+            let why = is.clone().unwrap_or_default();
+            out.push(Effect::Note(Fact::Control { what: format!("{what} {name}"), why }));
+            self.touch(&name);
+            if is.is_some() {
+                self.stop_if_unwanted(now, &name, out);
+            } else {
+                self.forgive(now, &name, out);
+            }
+        }
+    }
+
+    /// Services stop when they are not wanted; what works on a task finishes it.
+    fn stop_if_unwanted(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        let Some(why) = self.unwanted(name) else { return };
+        for run in self.services_runs(name) {
+            self.stop(now, &run, Cause::Unwanted(why.clone()), out);
+        }
+    }
+
+    fn services_runs(&self, name: &AgentName) -> Vec<RunId> {
+        let runs = self.agents.get(name).map(|agent| agent.runs.as_slice()).unwrap_or_default();
+        runs.iter().filter(|run| self.runs.get(*run).is_some_and(|run| run.task.is_none())).cloned().collect()
+    }
+
+    /// An operator wants it to run: whatever kept it down before is forgotten.
+    fn forgive(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        let agent = self.agent_mut(now, name);
+        agent.failures = 0;
+        if agent.finished.take().is_some() {
+            out.push(Effect::Finished(name.clone(), None));
+        }
+        agent.rest = Rest::Ready;
+    }
+
+    pub(super) fn asked(&mut self, now: Now, request: Request, out: &mut Out) {
+        let Ask::Restart { agents } = request.ask;
+        let all = agents.is_empty();
+        let names: Vec<AgentName> = if all { self.agents.keys().cloned().collect() } else { agents };
+        let mut refused = Vec::new();
+        let mut done = Vec::new();
+        for name in names {
+            let why = if self.agents.contains_key(&name) {
+                self.unwanted(&name)
+            } else {
+                Some("there is no such agent".into())
+            };
+            match why {
+                // "All" means all that can run.
+                Some(_) if all => {}
+                Some(why) => refused.push(format!("{name}: {why}")),
+                None => {
+                    self.restart(now, &name, out);
+                    done.push(name.to_string());
+                }
+            }
+        }
+        let ok = refused.is_empty();
+        let text = if ok { format!("restarting {}", done.join(", ")) } else { refused.join("; ") };
+        out.push(Effect::Note(Fact::Control { what: "restart".into(), why: text.clone() }));
+        out.push(Effect::Answer(request.id, ok, text));
+    }
+
+    fn restart(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        for run in self.services_runs(name) {
+            self.stop(now, &run, Cause::Restarted, out);
+        }
+        self.forgive(now, name, out);
+    }
+
+    /// A first signal drains; a second one skips the grace.
+    pub(super) fn stop_asked(&mut self, now: Now, why: String, out: &mut Out) {
+        match self.course {
+            Course::Working => self.drain(now, why, out),
+            Course::Draining { .. } => {
+                let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+                for run in runs {
+                    self.kill(&run, None, out);
+                }
+            }
+            Course::Over => {}
+        }
+    }
+
+    fn drain(&mut self, now: Now, why: String, out: &mut Out) {
+        out.push(Effect::Note(Fact::Control { what: "drain".into(), why: why.clone() }));
+        self.course = Course::Draining { why };
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in &names {
+            self.touch(name);
+        }
+        let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+        for run in runs {
+            self.stop(now, &run, Cause::Drained, out);
+        }
+    }
+
+    /// The store failed for good: work that could not be acknowledged is not begun; services go on.
+    pub(super) fn store_broken(&mut self, why: String, out: &mut Out) {
+        if self.broken.is_none() {
+            out.push(Effect::Alert("storage".into(), format!("nothing more is acknowledged: {why}")));
+            self.broken = Some(why);
+        }
+    }
+
+    pub(super) fn drain_if_idle(&mut self, now: Now, out: &mut Out) {
+        if self.setup.until_idle && self.course == Course::Working && self.is_idle(now.mono) {
+            self.drain(now, "nothing is left to do".into(), out);
+        }
+    }
+
+    fn is_idle(&self, now: Mono) -> bool {
+        let quiet = now.since(self.last_submission) >= IDLE_MS;
+        let settled = self.agents.values().all(|agent| agent.pending.is_none());
+        quiet
+            && settled
+            && self.memory_queue_empty
+            && self.agents.iter().all(|(name, _)| self.service_is_idle(name, now))
+            && !self.tasks.values().any(|task| self.is_taken(task))
+    }
+
+    fn service_is_idle(&self, name: &AgentName, now: Mono) -> bool {
+        let Some(agent) = self.agents.get(name) else { return true };
+        if agent.is_handler() || self.unwanted(name).is_some() {
+            return agent.runs.is_empty() || agent.is_handler();
+        }
+        let Some(run) = agent.runs.first().and_then(|run| self.runs.get(run)) else {
+            // It has exited; if it is to be started at once, it is not idle yet.
+            return agent.last_exit.is_some() && agent.rest != Rest::Ready || agent.rest == Rest::Finished;
+        };
+        let declares = run
+            .version
+            .as_ref()
+            .is_some_and(|version| matches!(version.manifest.heartbeat, Heartbeat::Every(_)));
+        match run.state {
+            RunState::Running => run.beaten || !declares && now.since(run.started.mono) >= IDLE_MS,
+            RunState::Isolated { .. } | RunState::Stuck => true,
+            RunState::Starting | RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) => false,
+        }
+    }
+
+    pub(super) fn next_idle_check(&self) -> Option<Mono> {
+        if !self.setup.until_idle || self.course != Course::Working {
+            return None;
+        }
+        let started = self.runs.values().map(|run| run.started.mono);
+        started.chain([self.last_submission]).max().map(|last| last.plus(IDLE_MS))
+    }
+
+    pub(super) fn end_if_over(&mut self, out: &mut Out) {
+        let draining = matches!(self.course, Course::Draining { .. });
+        let settled = self.tickets.is_empty() || self.broken.is_some();
+        if draining && self.runs.is_empty() && settled {
+            self.course = Course::Over;
+            out.push(Effect::Exit);
+        }
+    }
+}

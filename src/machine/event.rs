@@ -1,0 +1,183 @@
+//! All that can happen to the machine, on one screen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::protocol::layout::Shelf;
+use crate::protocol::manifest::Manifest;
+use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
+use crate::protocol::process::{Ending, Identity};
+use crate::protocol::request::Request;
+use crate::protocol::status::Refusal;
+use crate::protocol::task::{Lock, Outcome, Phase};
+use crate::protocol::time::Wall;
+
+/// An agent's file and manifest, found fit to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// The file, relative to the crew.
+    pub file: String,
+    /// What tells this version from the next.
+    pub digest: String,
+    /// What it declares.
+    pub manifest: Manifest,
+}
+
+/// What is known on disk of an id that was submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Where its record lies.
+    pub shelf: Shelf,
+    /// The nonce of the submission that it records.
+    pub nonce: String,
+    /// When it ended.
+    pub at: Option<Wall>,
+}
+
+/// A submission, read and found whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The task's id.
+    pub id: TaskId,
+    /// What tells this submission of the id from another.
+    pub nonce: String,
+    /// The kind.
+    pub kind: Kind,
+    /// Who submitted it.
+    pub by: String,
+    /// True if the record was admitted before: it was moved back, to be replayed.
+    pub replayed: bool,
+    /// The record of the same id that ended, if one lies on a shelf.
+    pub ended: Option<Ended>,
+}
+
+/// A task that an earlier supervisor had admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The task's id.
+    pub id: TaskId,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its submission's nonce.
+    pub nonce: String,
+    /// Its token.
+    pub token: u64,
+    /// Its phase: ready or waiting.
+    pub phase: Phase,
+    /// How often it failed.
+    pub failures: u32,
+    /// How often it was put off without a failure.
+    pub deferrals: u32,
+    /// Not to be tried before this.
+    pub not_before: Option<Wall>,
+    /// An outcome that the ledger accepted, but that the record does not show yet.
+    pub accepted: Option<Accepted>,
+}
+
+/// An outcome that the ledger tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Whose.
+    pub agent: AgentName,
+    /// What it says.
+    pub outcome: Outcome,
+    /// True if it ended the task for good.
+    pub dead: bool,
+}
+
+/// An outcome that was handed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandedIn {
+    /// Whose directory it lay in.
+    pub agent: AgentName,
+    /// What it says.
+    pub outcome: Outcome,
+    /// True if its nonce is already named as decided, in the task's record wherever that lies.
+    pub decided: bool,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A version of an agent was found that can run.
+    Offered(AgentName, Arc<Version>),
+    /// An agent's file cannot or must not run as it is now.
+    AgentRefused(AgentName, Refusal),
+    /// An agent's file is gone.
+    AgentGone(AgentName),
+    /// A service's version that ended well under an earlier supervisor (its digest).
+    FinishedBefore(AgentName, String),
+    /// The kill switch is set, with its reason, or not.
+    HaltSeen(Option<String>),
+    /// Which agents an operator stopped, with the reasons.
+    StoppedSeen(BTreeMap<AgentName, String>),
+    /// A command asks for something.
+    Asked(Request),
+
+    /// A task of an earlier supervisor.
+    TaskFound(Found),
+    /// A submission.
+    Submitted(Submission),
+    /// A lock was seen: what it says, or why it cannot be read.
+    LockSeen(TaskId, Result<Lock, String>),
+    /// An outcome was seen.
+    OutcomeSeen(HandedIn),
+    /// All outcomes on disk for this task were reported; there are no more.
+    OutcomesLooked(TaskId),
+    /// A handler's lock or payload could not be laid out: no process was made.
+    DispatchFailed(RunId, String),
+    /// A task's record is gone from the disk, or is no record any more.
+    TaskLost(TaskId, String),
+
+    /// A process of an earlier supervisor runs on.
+    SurvivorFound(RunId, AgentName, Identity),
+    /// A run's root process was started.
+    Spawned(RunId, Identity),
+    /// It could not be.
+    SpawnFailed {
+        /// The run.
+        run: RunId,
+        /// Why.
+        error: String,
+        /// True if the file is being written at this moment.
+        busy: bool,
+    },
+    /// A run's root process ended.
+    Exited(RunId, Ending),
+    /// Nothing of the run is left; what had to be killed beside the root.
+    TreeGone(RunId, Vec<String>),
+    /// Something of the run does not die.
+    TreeStuck(RunId, Vec<String>),
+    /// What a run that seems to hang looks like.
+    EvidenceSeen(RunId, Value),
+
+    /// A run's heartbeat changed.
+    Beat(RunId),
+    /// A run printed something.
+    Printed(RunId),
+    /// The lock of a task was renewed by its owner.
+    Renewed(TaskId),
+    /// The watchdog looked at everything once; true if it would have seen a beat.
+    Round(bool),
+    /// A tree's memory, measured exactly (PSS), in bytes.
+    Memory(RunId, u64),
+
+    /// What a ticket stood for is durable.
+    Stored(u64),
+    /// It is not, and why.
+    NotStored(u64, String),
+    /// The store failed for good: nothing more is acknowledged.
+    StoreBroken(String),
+    /// Whether updates of memory wait to be applied.
+    MemoryQueue {
+        /// True if none waits.
+        empty: bool,
+    },
+
+    /// TERM or INT.
+    StopAsked(String),
+    /// Time passed.
+    Tick,
+}

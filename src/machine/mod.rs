@@ -1,0 +1,93 @@
+//! What is to be done, decided. Pure: no clock, no I/O, no threads, no randomness of its own.
+//!
+//! [`State::step`] takes what happened and when, and returns what is to be done; the application does
+//! it and reports what came of it. [`State::next_deadline`] says when to step next though nothing
+//! happened. The same events at the same times always give the same effects.
+
+pub mod effect;
+pub mod event;
+
+mod agents;
+mod claims;
+mod control;
+mod liveness;
+mod runs;
+mod state;
+mod tasks;
+mod view;
+
+pub use effect::Effect;
+pub use event::Event;
+pub use state::{Setup, State};
+pub use view::Summary;
+
+use crate::protocol::time::{Mono, Now};
+
+type Out = Vec<Effect>;
+
+impl State {
+    /// Takes one event at the time `now` and decides what is to be done, in order.
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.handle(now, event, &mut out);
+        self.advance(now, &mut out);
+        out
+    }
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Out) {
+        match event {
+            Event::Offered(agent, version) => self.offered(now, &agent, version, out),
+            Event::AgentRefused(agent, refusal) => self.agent_refused(now, &agent, refusal, out),
+            Event::AgentGone(agent) => self.agent_gone(now, &agent, out),
+            Event::FinishedBefore(agent, digest) => self.finished_before(now, &agent, digest),
+            Event::HaltSeen(why) => self.halt_seen(now, why, out),
+            Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),
+            Event::Asked(request) => self.asked(now, request, out),
+            Event::TaskFound(found) => self.task_found(now, found, out),
+            Event::Submitted(submission) => self.submitted(now, submission, out),
+            Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
+            Event::OutcomeSeen(handed_in) => self.outcome_seen(now, handed_in, out),
+            Event::OutcomesLooked(task) => self.outcomes_looked(now, &task, out),
+            Event::DispatchFailed(run, why) => self.dispatch_failed(now, &run, &why, out),
+            Event::TaskLost(task, why) => self.task_lost(&task, &why, out),
+            Event::SurvivorFound(run, agent, process) => self.survivor_found(now, run, agent, process, out),
+            Event::Spawned(run, process) => self.spawned(now, &run, process, out),
+            Event::SpawnFailed { run, error, busy } => self.spawn_failed(now, &run, &error, busy, out),
+            Event::Exited(run, ending) => self.exited(now, &run, ending, out),
+            Event::TreeGone(run, killed) => self.tree_gone(now, &run, killed, out),
+            Event::TreeStuck(run, left) => self.tree_stuck(&run, left, out),
+            Event::EvidenceSeen(run, evidence) => self.evidence_seen(&run, evidence, out),
+            Event::Beat(run) => self.sign_of_life(now, &run, true, out),
+            Event::Printed(run) => self.sign_of_life(now, &run, false, out),
+            Event::Renewed(task) => self.renewed(now, &task),
+            Event::Round(canary_alive) => self.round(now, canary_alive, out),
+            Event::Memory(run, bytes) => self.memory_measured(&run, bytes, out),
+            Event::Stored(ticket) => self.stored(ticket, out),
+            Event::NotStored(ticket, why) => self.not_stored(now, ticket, &why, out),
+            Event::StoreBroken(why) => self.store_broken(why, out),
+            Event::MemoryQueue { empty } => self.memory_queue_empty = empty,
+            Event::StopAsked(why) => self.stop_asked(now, why, out),
+            Event::Tick => {}
+        }
+    }
+
+    /// Does what is due at `now`.
+    fn advance(&mut self, now: Now, out: &mut Out) {
+        self.settle_due(now, out);
+        self.run_deadlines(now, out);
+        self.tasks_due(now, out);
+        self.start_due(now, out);
+        self.dispatch(now, out);
+        self.drain_if_idle(now, out);
+        self.end_if_over(out);
+    }
+
+    /// When the machine wants to step next though nothing happened; `None` if never.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        [self.next_settling(), self.next_run_deadline(), self.next_task_deadline(), self.next_idle_check()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

@@ -1,0 +1,341 @@
+//! Runs: from the order to start a process to the proof that nothing of it is left.
+
+use crate::protocol::ledger::Fact;
+use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::process::{Ending, Identity};
+use crate::protocol::time::{Mono, Now, show_duration};
+
+use super::agents::{HEALTHY_MS, QUIET_MS};
+use super::state::{Cause, Conclusion, Liveness, Rest, Run, RunState, State};
+use super::{Effect, Out};
+
+/// What a survivor of an earlier supervisor gets, whose manifest we may not know.
+const SURVIVOR_GRACE_MS: u64 = 10_000;
+const SIGTERM: i32 = 15;
+
+impl Cause {
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Own => "by itself".into(),
+            Self::Replaced => "its file changed".into(),
+            Self::Restarted => "an operator asked for a restart".into(),
+            Self::Unwanted(why) | Self::NotStarted(why) | Self::Memory(why) | Self::Timeout(why) => {
+                why.clone()
+            }
+            Self::Drained => "the supervisor ends".into(),
+            Self::Silent => "it stayed silent after it was isolated".into(),
+            Self::Survivor => "an earlier supervisor had started it".into(),
+        }
+    }
+}
+
+impl State {
+    /// A process that an earlier supervisor left behind is stopped; its agent starts anew after that.
+    pub(super) fn survivor_found(
+        &mut self,
+        now: Now,
+        run: RunId,
+        agent: AgentName,
+        root: Identity,
+        out: &mut Out,
+    ) {
+        out.push(Effect::TakeOver(run.clone(), root.clone()));
+        out.push(Effect::Signal(run.clone(), SIGTERM));
+        self.agent_mut(now, &agent).runs.push(run.clone());
+        let kill_at = now.mono.plus(SURVIVOR_GRACE_MS);
+        let record = Run {
+            agent,
+            version: None,
+            started: now,
+            process: Some(root),
+            state: RunState::Stopping { kill_at },
+            cause: Cause::Survivor,
+            liveness: Liveness::Off,
+            beaten: false,
+            timeout_at: None,
+            task: None,
+            holds: std::collections::BTreeSet::new(),
+        };
+        self.runs.insert(run, record);
+    }
+
+    pub(super) fn spawned(&mut self, now: Now, id: &RunId, process: Identity, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.process = Some(process.clone());
+        run.started = now;
+        match run.state {
+            RunState::Starting => run.state = RunState::Running,
+            RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Killing
+            | RunState::Ending(_)
+            | RunState::Stuck => {}
+        }
+        let (agent, task) = (run.agent.clone(), run.task.clone());
+        if let Some(task) = &task {
+            self.name_owner(task, id, &process, out);
+        }
+        self.touch(&agent);
+        out.push(Effect::Note(Fact::Started { agent, run: id.clone(), process, task }));
+        out.push(Effect::Watch);
+    }
+
+    pub(super) fn spawn_failed(&mut self, now: Now, id: &RunId, error: &str, busy: bool, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let name = run.agent.clone();
+        out.push(Effect::Note(Fact::StartFailed {
+            agent: name.clone(),
+            run: id.clone(),
+            error: error.into(),
+        }));
+        // A stop that arrived meanwhile keeps its own cause.
+        if run.cause == Cause::Own {
+            run.cause = Cause::NotStarted(error.into());
+        }
+        self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        let returned = Conclusion::Returned { why: format!("{name} could not be started: {error}") };
+        self.run_is_gone(now, id, Ending::Unseen, Some(&returned), out);
+        if busy && let Some(agent) = self.agents.get_mut(&name) {
+            // Somebody writes the file: no failure of the agent. It is tried again once it is quiet.
+            agent.failures = 0;
+            let until = now.mono.plus(QUIET_MS);
+            agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
+        }
+    }
+
+    /// The lock or payload of a handler's run could not be laid out: no process was made.
+    pub(super) fn dispatch_failed(&mut self, now: Now, id: &RunId, why: &str, out: &mut Out) {
+        let Some(run) = self.runs.remove(id) else { return };
+        let error = why.to_owned();
+        out.push(Effect::Note(Fact::StartFailed { agent: run.agent.clone(), run: id.clone(), error }));
+        out.push(Effect::CloseRun(id.clone(), run.agent.clone()));
+        for task in &run.holds {
+            self.hand_back(task, out);
+        }
+        let agent = self.agent_mut(now, &run.agent);
+        agent.runs.retain(|other| other != id);
+        let until = now.mono.plus(QUIET_MS);
+        agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
+    }
+
+    /// Tells a run to end: its stop signal, and after its grace its whole tree is killed.
+    pub(super) fn stop(&mut self, now: Now, id: &RunId, cause: Cause, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if !run.is_active() {
+            return;
+        }
+        let (signal, grace) = run
+            .version
+            .as_ref()
+            .map_or((SIGTERM, SURVIVOR_GRACE_MS), |v| (v.manifest.stop_signal, v.manifest.stop_grace_ms));
+        run.state = RunState::Stopping { kill_at: now.mono.plus(grace) };
+        let why = cause.words();
+        run.cause = cause;
+        let agent = run.agent.clone();
+        self.touch(&agent);
+        out.push(Effect::Note(Fact::Killed { agent, run: id.clone(), how: format!("signal {signal}"), why }));
+        out.push(Effect::Signal(id.clone(), signal));
+    }
+
+    /// Kills a run's whole tree at once.
+    pub(super) fn kill(&mut self, id: &RunId, cause: Option<Cause>, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        match run.state {
+            RunState::Killing | RunState::Ending(_) | RunState::Stuck => return,
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. } => {}
+        }
+        run.state = RunState::Killing;
+        let why = match cause {
+            Some(cause) => {
+                run.cause = cause;
+                run.cause.words()
+            }
+            None => format!("{}; its grace is over", run.cause.words()),
+        };
+        let agent = run.agent.clone();
+        self.touch(&agent);
+        out.push(Effect::Note(Fact::Killed { agent, run: id.clone(), how: "whole tree".into(), why }));
+        out.push(Effect::KillTree(id.clone()));
+    }
+
+    pub(super) fn exited(&mut self, now: Now, id: &RunId, ending: Ending, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else {
+            self.outside_owner_gone(id, out);
+            return;
+        };
+        let killing = run.state == RunState::Killing;
+        run.state = RunState::Ending(ending);
+        let lived_ms = now.mono.since(run.started.mono);
+        let (name, why) = (run.agent.clone(), run.cause.words());
+        out.push(Effect::Note(Fact::Exited { agent: name.clone(), run: id.clone(), ending, lived_ms, why }));
+        if !killing {
+            // What it left behind goes too, before anything else is started in its place.
+            out.push(Effect::KillTree(id.clone()));
+        }
+        out.push(Effect::Watch);
+        let agent = self.agent_mut(now, &name);
+        agent.last_exit = Some(format!("{ending} after {} at {}", show_duration(lived_ms), now.wall));
+        if lived_ms >= HEALTHY_MS {
+            agent.failures = 0;
+        }
+    }
+
+    pub(super) fn tree_gone(&mut self, now: Now, id: &RunId, killed: Vec<String>, out: &mut Out) {
+        let Some(run) = self.runs.get(id) else { return };
+        let ending = match run.state {
+            RunState::Ending(ending) => ending,
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Killing
+            | RunState::Stuck => Ending::Unseen,
+        };
+        if !killed.is_empty() {
+            let (agent, run) = (run.agent.clone(), id.clone());
+            out.push(Effect::Note(Fact::RemnantsKilled { agent, run, processes: killed }));
+        }
+        self.run_is_gone(now, id, ending, None, out);
+    }
+
+    pub(super) fn tree_stuck(&mut self, id: &RunId, left: Vec<String>, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.state = RunState::Stuck;
+        let agent = run.agent.clone();
+        let text =
+            format!("processes of {agent} do not die: {}; what it holds stays withheld", left.join(", "));
+        out.push(Effect::Alert(format!("unkillable-{agent}"), text));
+        out.push(Effect::Note(Fact::Unkillable { agent: agent.clone(), run: id.clone(), processes: left }));
+        self.touch(&agent);
+    }
+
+    /// Nothing of the run is left: its tasks and its agent go on without it.
+    fn run_is_gone(
+        &mut self,
+        now: Now,
+        id: &RunId,
+        ending: Ending,
+        fate: Option<&Conclusion>,
+        out: &mut Out,
+    ) {
+        let Some(run) = self.runs.remove(id) else { return };
+        let name = run.agent.clone();
+        let agent = self.agent_mut(now, &name);
+        agent.runs.retain(|other| other != id);
+        out.push(Effect::CloseRun(id.clone(), name.clone()));
+        out.push(Effect::Watch);
+        for task in &run.holds {
+            let fate = match (fate, run.task.as_ref() == Some(task)) {
+                (Some(fate), _) => (*fate).clone(),
+                (None, true) => concluded(&run, ending),
+                (None, false) => Conclusion::Returned { why: format!("its owner is gone: {ending}") },
+            };
+            self.owner_gone(task, fate, out);
+        }
+        match run.task {
+            None => self.service_ended(now, &name, &run, ending, out),
+            Some(_) => match run.cause {
+                Cause::NotStarted(_) => self.failed(now, &name, out),
+                Cause::Own
+                | Cause::Replaced
+                | Cause::Restarted
+                | Cause::Unwanted(_)
+                | Cause::Drained
+                | Cause::Silent
+                | Cause::Memory(_)
+                | Cause::Timeout(_)
+                | Cause::Survivor => {}
+            },
+        }
+        self.forget_if_gone(&name, out);
+    }
+
+    /// Acts on graces, timeouts and healthy minutes that are over.
+    pub(super) fn run_deadlines(&mut self, now: Now, out: &mut Out) {
+        let mut kills = Vec::new();
+        let mut timeouts = Vec::new();
+        let mut healthy = Vec::new();
+        for (id, run) in &self.runs {
+            match run.state {
+                RunState::Stopping { kill_at } if kill_at <= now.mono => kills.push(id.clone()),
+                RunState::Running | RunState::Isolated { .. } => {
+                    if run.timeout_at.is_some_and(|at| at <= now.mono) {
+                        timeouts.push((id.clone(), now.mono.since(run.started.mono)));
+                    }
+                    if now.mono.since(run.started.mono) >= HEALTHY_MS {
+                        healthy.push(run.agent.clone());
+                    }
+                }
+                RunState::Starting
+                | RunState::Stopping { .. }
+                | RunState::Killing
+                | RunState::Ending(_)
+                | RunState::Stuck => {}
+            }
+        }
+        for id in kills {
+            self.kill(&id, None, out);
+        }
+        for (id, after) in timeouts {
+            let why = format!("it took longer than its timeout: {}", show_duration(after));
+            self.stop(now, &id, Cause::Timeout(why), out);
+        }
+        for name in healthy {
+            if let Some(agent) = self.agents.get_mut(&name)
+                && agent.failures > 0
+            {
+                agent.failures = 0;
+                self.touch(&name);
+            }
+        }
+    }
+
+    pub(super) fn next_run_deadline(&self) -> Option<Mono> {
+        let deadline = |run: &Run| match run.state {
+            RunState::Stopping { kill_at } => Some(kill_at),
+            RunState::Running | RunState::Isolated { .. } => {
+                let failed = self.agents.get(&run.agent).is_some_and(|agent| agent.failures > 0);
+                let healthy = failed.then(|| run.started.mono.plus(HEALTHY_MS));
+                [run.timeout_at, healthy].into_iter().flatten().min()
+            }
+            RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck => None,
+        };
+        self.runs.values().filter_map(deadline).min()
+    }
+}
+
+/// What the end of a handler's process says of the task it was started for.
+fn concluded(run: &Run, ending: Ending) -> Conclusion {
+    use crate::protocol::process::Meaning;
+    match (&run.cause, ending.meaning()) {
+        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
+        (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string() },
+        (Cause::Own, Meaning::Permanent) => Conclusion::Failed { error: ending.to_string(), permanent: true },
+        (Cause::Own, Meaning::Failed) => match ending {
+            Ending::Code(_) | Ending::Signal(_) => {
+                Conclusion::Failed { error: ending.to_string(), permanent: false }
+            }
+            Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
+        },
+        // A handler that was told to stop and finished its task all the same did finish it.
+        (Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted, Meaning::Done) => {
+            Conclusion::Done
+        }
+        (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
+            Conclusion::Failed { error: run.cause.words(), permanent: false }
+        }
+        (
+            Cause::Drained
+            | Cause::Unwanted(_)
+            | Cause::Replaced
+            | Cause::Restarted
+            | Cause::Survivor
+            | Cause::NotStarted(_),
+            _,
+        ) => Conclusion::Returned { why: run.cause.words() },
+    }
+}

@@ -1,0 +1,312 @@
+//! What the machine knows.
+//!
+//! An agent has what is *wanted* of it (its version, the switches that stop it) and what *is* (its
+//! runs, or how it rests between them), never mixed in one field. A run and a task are each in one
+//! state of an enum that holds the state's data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
+use crate::protocol::process::{Ending, Identity};
+use crate::protocol::status::Refusal;
+use crate::protocol::time::{Mono, Now, Wall};
+
+use super::event::Version;
+
+/// What the machine is told once, at its start.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The boot that we run in.
+    pub boot: String,
+    /// The pid namespace that we run in.
+    pub ns: u64,
+    /// The most handlers' processes at once.
+    pub tasks_at_once: usize,
+    /// The highest token that may have been given out before.
+    pub token_floor: u64,
+    /// True to end when there is nothing left to do.
+    pub until_idle: bool,
+    /// The seed of jitter, nonces and run ids.
+    pub seed: u64,
+}
+
+/// Whether the crew works, drains, or is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Work is taken.
+    Working,
+    /// No new work; runs are told to stop.
+    Draining { why: String },
+    /// Every run is gone and every ticket answered.
+    Over,
+}
+
+/// A change of an agent's file that counts once it has been quiet.
+#[derive(Debug, Clone)]
+pub(super) enum Pending {
+    Adopt(Arc<Version>, Mono),
+    Remove(Mono),
+}
+
+/// How an agent is while it has no run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It may be started at any time.
+    Ready,
+    /// It failed: not before this.
+    Backoff { until: Mono, next: Wall },
+    /// This version of the service ended well.
+    Finished,
+    /// It ended, and its manifest says never to restart it.
+    Over(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// Wanted: the version that counts.
+    pub accepted: Option<Arc<Version>>,
+    /// Wanted soon.
+    pub pending: Option<Pending>,
+    /// What is wrong with the file as it is now.
+    pub refusal: Option<Refusal>,
+    /// Is: its runs, oldest first.
+    pub runs: Vec<RunId>,
+    /// Is: how it rests without one.
+    pub rest: Rest,
+    /// Failures in a row without a healthy minute.
+    pub failures: u32,
+    /// The digest of the version that ended well.
+    pub finished: Option<String>,
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    /// Since when it stands where it stands.
+    pub since: Wall,
+}
+
+/// Why a run ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// By itself.
+    Own,
+    /// There is a newer version.
+    Replaced,
+    /// An operator asked for a restart.
+    Restarted,
+    /// It is not wanted any more: stopped, halted, disabled or removed.
+    Unwanted(String),
+    /// The supervisor ends.
+    Drained,
+    /// It stayed silent after it was isolated.
+    Silent,
+    /// Its tree outgrew its limit.
+    Memory(String),
+    /// It took longer than its timeout.
+    Timeout(String),
+    /// An earlier supervisor started it.
+    Survivor,
+    /// Its process could not be made.
+    NotStarted(String),
+}
+
+/// Where a run is. Every run passes: starting → running → ending, with detours.
+///
+/// | state | leaves by |
+/// |---|---|
+/// | starting | spawned → running; spawn failed → gone |
+/// | running | silent for two intervals → isolated; told to stop → stopping; root exited → ending |
+/// | isolated | a beat → running; silent on → killing; told to stop → stopping; exited → ending |
+/// | stopping | exited → ending; grace over → killing |
+/// | killing | exited → ending; tree gone → gone |
+/// | ending | tree gone → gone; not provable → stuck |
+/// | stuck | tree gone → gone |
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RunState {
+    Starting,
+    Running,
+    Isolated { until: Mono },
+    Stopping { kill_at: Mono },
+    Killing,
+    Ending(Ending),
+    Stuck,
+}
+
+/// How signs of life are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Liveness {
+    /// Not at all.
+    Off,
+    /// From the first beat on.
+    Unarmed { interval: u64 },
+    /// Since the last sign.
+    Armed { interval: u64, last: Mono },
+}
+
+#[derive(Debug)]
+pub(super) struct Run {
+    pub agent: AgentName,
+    pub version: Option<Arc<Version>>,
+    pub started: Now,
+    pub process: Option<Identity>,
+    pub state: RunState,
+    pub cause: Cause,
+    pub liveness: Liveness,
+    pub beaten: bool,
+    /// When a handler's time is up.
+    pub timeout_at: Option<Mono>,
+    /// The task that it was started for.
+    pub task: Option<TaskId>,
+    /// Every task whose lock names it.
+    pub holds: BTreeSet<TaskId>,
+}
+
+impl Run {
+    /// True while it should be left to work: it has not been told to end and has not ended.
+    pub(super) fn is_active(&self) -> bool {
+        match self.state {
+            RunState::Starting | RunState::Running | RunState::Isolated { .. } => true,
+            RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) | RunState::Stuck => false,
+        }
+    }
+}
+
+/// How a task's claim concluded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Conclusion {
+    Done,
+    Failed { error: String, permanent: bool },
+    Later { error: String },
+    Returned { why: String },
+}
+
+/// Whose a claim is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A run of ours.
+    Run(RunId),
+    /// A process outside any run, watched under this name.
+    Outside(Name),
+    /// Nobody whose death could be proved: age alone decides.
+    Unprovable,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub nonce: String,
+    pub agent: AgentName,
+    pub token: u64,
+    pub owner: Owner,
+    /// A handler's lock does not age.
+    pub ages: bool,
+    /// When the lock was last seen to change.
+    pub renewed: Mono,
+    /// What becomes of the task if its owner is gone and left no outcome.
+    pub fate: Option<Conclusion>,
+}
+
+/// Where a task is. While its record is being written it is `Pending` and nothing else is done to it.
+#[derive(Debug, Clone)]
+pub(super) enum Stage {
+    /// Its record is being made durable.
+    Pending { then: Then, decided: Option<Box<Claim>> },
+    /// It may be claimed.
+    Ready,
+    /// It waits for another try.
+    Waiting { until: Mono },
+    /// A lock was seen that cannot be read; taken away if it stays so until then.
+    Obscured { until: Mono },
+    /// A run holds it.
+    Held(Box<Claim>),
+}
+
+/// What follows once a record is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Then {
+    Ready,
+    Waiting(Mono),
+    Gone,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub kind: Kind,
+    pub nonce: String,
+    pub token: u64,
+    pub failures: u32,
+    pub deferrals: u32,
+    pub stage: Stage,
+}
+
+/// All that the machine knows. Time, files and processes reach it only as events.
+#[derive(Debug)]
+pub struct State {
+    pub(super) setup: Setup,
+    pub(super) rng: fastrand::Rng,
+    pub(super) tickets: BTreeMap<u64, TaskId>,
+    pub(super) last_ticket: u64,
+    pub(super) next_token: u64,
+    pub(super) reserved_token: u64,
+    pub(super) agents: BTreeMap<AgentName, Agent>,
+    pub(super) stopped: BTreeMap<AgentName, String>,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) tasks: BTreeMap<TaskId, Task>,
+    /// Ready tasks by kind, oldest token first.
+    pub(super) ready: BTreeMap<Kind, BTreeSet<(u64, TaskId)>>,
+    pub(super) waiting: BTreeSet<(Mono, TaskId)>,
+    /// Tasks whose locks age or cannot be read.
+    pub(super) aging: BTreeSet<TaskId>,
+    /// Claims by processes outside any run, by the name they are watched under.
+    pub(super) outside: BTreeMap<Name, TaskId>,
+    pub(super) claimed_kinds: BTreeSet<Kind>,
+    pub(super) halt: Option<String>,
+    pub(super) course: Course,
+    pub(super) broken: Option<String>,
+    pub(super) memory_queue_empty: bool,
+    pub(super) last_submission: Mono,
+    /// Which agents' status changed since it was last asked.
+    pub(super) changed: BTreeSet<AgentName>,
+    /// Where the next round of dispatch begins, so that no handler starves another.
+    pub(super) dispatched_last: Option<AgentName>,
+}
+
+impl State {
+    /// A machine that knows nothing yet.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(setup.seed),
+            tickets: BTreeMap::new(),
+            last_ticket: 0,
+            next_token: setup.token_floor + 1,
+            reserved_token: setup.token_floor,
+            agents: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            aging: BTreeSet::new(),
+            outside: BTreeMap::new(),
+            claimed_kinds: BTreeSet::new(),
+            halt: None,
+            course: Course::Working,
+            broken: None,
+            memory_queue_empty: false,
+            last_submission: Mono(0),
+            changed: BTreeSet::new(),
+            dispatched_last: None,
+            setup,
+        }
+    }
+
+    pub(super) fn touch(&mut self, agent: &AgentName) {
+        if !self.changed.contains(agent) {
+            self.changed.insert(agent.clone());
+        }
+    }
+
+    /// The agents whose status changed since this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<AgentName> {
+        std::mem::take(&mut self.changed)
+    }
+}
