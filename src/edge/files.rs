@@ -223,17 +223,16 @@ impl Store for FsStore {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        if parent(dir) != dir {
+            self.create_dir(parent(dir))?;
+        }
         match DirBuilder::new().mode(DIR_MODE).create(dir) {
             Ok(()) => fs::set_permissions(dir, Permissions::from_mode(DIR_MODE)),
+            // Somebody was quicker.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && parent(dir) != dir => {
-                self.create_dir(parent(dir))?;
-                match DirBuilder::new().mode(DIR_MODE).create(dir) {
-                    Ok(()) => fs::set_permissions(dir, Permissions::from_mode(DIR_MODE)),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }
             Err(error) => Err(error),
         }
     }
@@ -354,12 +353,15 @@ mod tests {
     }
 
     #[test]
-    fn what_we_make_is_readable_by_all() {
+    fn what_we_make_is_readable_by_all_whatever_the_umask() {
         let (dir, store) = crew();
+        // The umask is the whole process's; no test beside this one depends on it.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let deep = dir.path().join("a/b/c");
         store.create_dir(&deep).unwrap();
         store.create_dir(&deep).unwrap();
         store.write_new(&deep.join("file"), b"", false).unwrap();
+        rustix::process::umask(before);
         let mode = |path: PathBuf| store.stat(&path).unwrap().unwrap().mode & 0o7777;
         assert_eq!((mode(dir.path().join("a")), mode(deep.clone())), (0o755, 0o755));
         assert_eq!(mode(deep.join("file")), 0o644);

@@ -7,7 +7,7 @@ use crate::edge::faulty::Faulty;
 type Log = SegmentedLog<Faulty>;
 
 struct World {
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     dir: PathBuf,
     store: Faulty,
 }
@@ -16,7 +16,7 @@ impl World {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = Faulty::new(root.path());
-        Self { dir: root.path().join("log"), store, _root: root }
+        Self { dir: root.path().join("log"), store, root }
     }
 
     fn open(&self) -> (Log, Recovery) {
@@ -32,6 +32,12 @@ impl World {
         change(&mut bytes);
         std::fs::write(self.segment(first), bytes).unwrap();
     }
+}
+
+const SYNC: &str = "sync 0000000000000001.jsonl";
+
+fn root_name(world: &World) -> String {
+    world.root.path().file_name().unwrap().to_string_lossy().into_owned()
 }
 
 fn bodies(ns: std::ops::Range<u64>) -> Vec<Body> {
@@ -51,7 +57,10 @@ fn a_log_goes_on_where_it_stood() {
     assert_eq!(log.append_commit(&bodies(0..3)), Ok(2));
     assert_eq!(log.append_commit(&bodies(3..4)), Ok(6));
     drop(log);
+    world.store.take_calls();
     let (mut log, recovery) = world.open();
+    let synced = ["create_dir log".to_owned(), format!("sync_dir {}", root_name(&world)), SYNC.to_owned()];
+    assert_eq!(world.store.take_calls(), synced, "the tail is durable before it is trusted");
     assert_eq!(recovery, Recovery { committed: 7, aside: Vec::new() });
     assert_eq!(log.append_commit(&bodies(4..5)), Ok(8));
     assert_eq!(ns(&log), [0, 1, 2, 3, 4]);
@@ -75,9 +84,7 @@ fn a_torn_tail_is_kept_aside_and_cut() {
     log.append_commit(&bodies(2..4)).unwrap();
     drop(log);
     world.edit(1, |bytes| bytes.truncate(bytes.len() - 5));
-    world.store.take_calls();
     let (mut log, recovery) = world.open();
-    assert!(world.store.take_calls().iter().any(|call| call == "sync 0000000000000001.jsonl"));
     let [aside] = &recovery.aside[..] else { panic!("{recovery:?}") };
     assert_eq!((aside.why, recovery.committed), (Kept::Torn, 4));
     assert_eq!(std::fs::read(&aside.path).unwrap().len() as u64, aside.len);
