@@ -91,6 +91,17 @@ fn a_missing_commit_and_a_repeated_one_are_damage() {
 }
 
 #[test]
+fn a_whole_line_of_another_commit_does_not_pass_for_one_of_this() {
+    let (mut bytes, ends, written) = segment(&[1, 1]);
+    let (other, _) = commit_lines(4, &[body(999)]);
+    let len = other.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    bytes[ends[1]..ends[1] + len].copy_from_slice(&other[..len]);
+    let found = scan(&bytes, Start::Segment);
+    assert_eq!(entries(&found), written[..1]);
+    assert_eq!(found.tail, Tail::Torn);
+}
+
+#[test]
 fn two_broken_commits_at_the_end_are_no_torn_write() {
     let (mut bytes, ends, written) = segment(&[1, 1, 1]);
     bytes[ends[1] + 12] ^= 1;
