@@ -6,6 +6,12 @@
 #![expect(clippy::disallowed_methods, reason = "this is the layer that the bans elsewhere point to")]
 
 pub mod clock;
+#[cfg(test)]
+mod faulty;
+pub mod files;
+pub mod log;
 pub mod processes;
 pub mod store;
 pub mod watchdog;
+pub mod writer;
+pub mod writer_thread;

@@ -60,3 +60,83 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     line.push(b'\n');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::request::{Answer, Request};
+    use crate::protocol::status::{AgentStatus, Alert, CrewStatus};
+    use crate::protocol::task::{Lock, Outcome, TaskRecord};
+    use crate::protocol::update::Update;
+
+    const OUTCOME: &str = r#"{"v":1,"task":"t","token":3,"nonce":"n","status":"done"}"#;
+
+    #[test]
+    fn each_kind_of_wrong_is_told_apart() {
+        assert!(decode::<Outcome>(OUTCOME.as_bytes()).is_ok());
+        let newer = OUTCOME.replace("\"v\":1", "\"v\":2");
+        assert_eq!(decode::<Outcome>(newer.as_bytes()), Err(RecordError::Newer(2)));
+        let newer = r#"{"v":7,"shape":"of the future"}"#;
+        assert_eq!(decode::<Outcome>(newer.as_bytes()), Err(RecordError::Newer(7)));
+        for cut in 0..OUTCOME.len() {
+            let got = decode::<Outcome>(&OUTCOME.as_bytes()[..cut]);
+            assert!(matches!(got, Err(RecordError::Incomplete(_))), "{cut}: {got:?}");
+        }
+        let malformed = [
+            OUTCOME.replace("\"v\":1,", ""),
+            OUTCOME.replace("\"v\":1", "\"v\":-1"),
+            OUTCOME.replace("\"v\":1", "\"v\":1,\"v\":1"),
+            OUTCOME.replace("\"token\":3", "\"token\":3,\"token\":4"),
+            OUTCOME.replace("\"token\":3", "\"token\":3.5"),
+            OUTCOME.replace("\"task\":\"t\"", "\"task\":\"../t\""),
+            OUTCOME.replace("done", "perfect"),
+            format!("{OUTCOME}{OUTCOME}"),
+            "null".to_owned(),
+            "\0\0\0\0".to_owned(),
+        ];
+        for text in malformed {
+            let got = decode::<Outcome>(text.as_bytes());
+            assert!(matches!(got, Err(RecordError::Malformed(_))), "{text}: {got:?}");
+        }
+        assert!(matches!(decode::<Outcome>(b"\xff\xfe"), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn deep_json_is_refused_where_it_is_read_and_kept_where_it_is_not() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let update = format!(r#"{{"v":1,"id":"u","op":"set","key":"k","value":{deep}}}"#);
+        assert!(matches!(decode::<Update>(update.as_bytes()), Err(RecordError::Malformed(_))));
+        let task = format!(
+            r#"{{"v":1,"id":"t","nonce":"n","kind":"k","at":"2026-11-20T03:00:00Z","payload":{deep}}}"#
+        );
+        assert_eq!(decode::<TaskRecord>(task.as_bytes()).unwrap().payload.get(), deep);
+    }
+
+    fn decode_as_everything(bytes: &[u8]) {
+        let _ = decode::<TaskRecord>(bytes);
+        let _ = decode::<Lock>(bytes);
+        let _ = decode::<Outcome>(bytes);
+        let _ = decode::<Update>(bytes);
+        let _ = decode::<Request>(bytes);
+        let _ = decode::<Answer>(bytes);
+        let _ = decode::<AgentStatus>(bytes);
+        let _ = decode::<CrewStatus>(bytes);
+        let _ = decode::<Alert>(bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            decode_as_everything(&bytes);
+        }
+
+        #[test]
+        fn almost_a_record_never_panics(at in 0..OUTCOME.len(), junk in prop::collection::vec(any::<u8>(), 0..8)) {
+            let mut bytes = OUTCOME.as_bytes().to_vec();
+            bytes.splice(at..(at + junk.len()).min(bytes.len()), junk);
+            decode_as_everything(&bytes);
+        }
+    }
+}
