@@ -177,9 +177,10 @@ moved_on() { is_ready "$1" && ! says "$tasks/$1.json" token "$2"; }
 
 # ---- memory -------------------------------------------------------------------------------------
 
+# How far the steward has come with this agent's updates; 0 before the first.
+applied_seq() { field seq "$(contents "$applied")" || printf 0; }
 highest() {
-    high=$(contents "$applied")
-    case $high in '' | *[!0-9]*) high=0 ;; esac
+    high=$(applied_seq)
     for file in "$NIGHTCREW_QUEUE"/*.json; do
         number=${file##*/} number=${number%.json}
         case $number in '' | *[!0-9]*) continue ;; esac
@@ -201,7 +202,7 @@ update() {
     rm -f "$temp"
     sync "$NIGHTCREW_QUEUE"
 }
-applied_up_to() { [ "$(contents "$applied" || printf 0)" -ge "$1" ] 2>/dev/null && [ ! -e "$NIGHTCREW_QUEUE/$1.json" ]; }
+applied_up_to() { [ "$(applied_seq)" -ge "$1" ] && [ ! -e "$NIGHTCREW_QUEUE/$1.json" ]; }
 gone() { [ ! -e "$1" ]; }
 
 # ---- the story ----------------------------------------------------------------------------------
