@@ -94,13 +94,8 @@ field() {
 # says FILE NAME VALUE: a record's field has this value.
 says() { [ "$(field "$2" "$(contents "$1")")" = "$3" ]; }
 holds() { [ "$(contents "$1")" = "$2" ]; }
-# An answer beside what was refused: some file whose name begins like this mentions a reason.
-has_reason() {
-    for file in "$1"*; do
-        case $(contents "$file") in *reason*) return 0 ;; esac
-    done
-    return 1
-}
+# has_reason STEM: what was refused is kept as STEM.json, and why beside it.
+has_reason() { [ -s "$1.reason" ]; }
 refused_as() { ! "$@" 2>/dev/null; }
 
 # ---- tasks: submit ------------------------------------------------------------------------------
