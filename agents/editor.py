@@ -221,15 +221,14 @@ def hand_on(article):
     """Submits the article for publishing. The key makes a second try of this very task a duplicate."""
     command = ["nightcrew", "submit", "publish", "-", "--key", f"{article['file']} {article['content']}"]
     try:
-        subprocess.run(
-            command,
-            input=json.dumps(article).encode(),
-            stdout=subprocess.DEVNULL,
-            timeout=SUBMIT_SECONDS_MAX,
-            check=True,
+        submitted = subprocess.run(
+            command, input=json.dumps(article).encode(), stdout=subprocess.DEVNULL, timeout=SUBMIT_SECONDS_MAX
         )
     except (OSError, subprocess.SubprocessError) as error:
         stop(TEMPFAIL, f"could not submit: {error}")
+    # Its own message is in the log already. What it refuses as bad input it will refuse again.
+    if submitted.returncode != 0:
+        stop(DATAERR if submitted.returncode == DATAERR else TEMPFAIL, "could not submit")
 
 
 def main():

@@ -18,6 +18,8 @@ import re
 import subprocess
 import time
 
+NOINPUT = 66  # what `nightcrew recall` ends with where there is no value
+
 KEY = "reading/list"
 LOOK_SECONDS = 1
 BEAT_SECONDS = 5
@@ -52,12 +54,14 @@ def published(site):
 
 def remembered():
     """The list as shared memory has it; an empty one if there is none yet."""
-    recalled = subprocess.run(["nightcrew", "recall", KEY], capture_output=True, timeout=COMMAND_SECONDS_MAX)
-    try:
-        value = json.loads(recalled.stdout) if recalled.returncode == 0 else {}
-    except ValueError:
-        value = {}
-    return value if isinstance(value, dict) else {}
+    recalled = subprocess.run(["nightcrew", "recall", KEY], stdout=subprocess.PIPE, timeout=COMMAND_SECONDS_MAX)
+    if recalled.returncode == NOINPUT:
+        return {}
+    recalled.check_returncode()
+    value = json.loads(recalled.stdout)
+    if not isinstance(value, dict):
+        raise ValueError(f"{KEY} holds no list of pages: `nightcrew remember set {KEY} {{}}` begins a new one")
+    return value
 
 
 def difference(have, want):
@@ -96,7 +100,7 @@ def main():
                 changed = keep(site)
                 changes += changed
                 seen = look if changed < ENTRIES_PER_UPDATE else None
-            except (OSError, subprocess.SubprocessError) as error:
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
                 # The supervisor may be busy or being replaced: the next look tries again, and beats tell of it.
                 print(f"not remembered yet: {error}", flush=True)
         if beaten is None or time.monotonic() - beaten >= BEAT_SECONDS:
