@@ -145,10 +145,10 @@ claim() {
     temp=$NIGHTCREW_TMP/$1.claim
     printf '{"v":1,"task":"%s","token":%d,"nonce":"%s","agent":"%s","run":"%s","pid":%d,"start":%d,"boot":"%s","ns":%d,"at":"%s"}\n' \
         "$1" "$token" "$nonce" "$NIGHTCREW_AGENT" "$NIGHTCREW_RUN" "$$" "$start" "$boot" "$ns" "$(now)" >"$temp" || return 1
-    sync "$temp" && ln -T "$temp" "$tasks/$1.lock"
+    # Not made durable: no lock outlives a boot.
+    ln -T "$temp" "$tasks/$1.lock"
     linked=$?
     rm -f "$temp"
-    sync "$tasks"
     return "$linked"
 }
 # Between reading the token and publishing the lock much may have happened: only now is it ours.
