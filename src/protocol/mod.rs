@@ -4,8 +4,11 @@
 //! docs/protocol.md tells the same for someone who writes an agent without this library.
 
 pub mod digest;
+pub mod display;
+pub mod holder;
 pub mod layout;
 pub mod ledger;
+pub mod logindex;
 pub mod name;
 pub mod process;
 pub mod record;
