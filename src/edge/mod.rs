@@ -7,5 +7,7 @@
 
 pub mod clock;
 pub mod processes;
+pub mod signals;
 pub mod store;
+pub mod thread;
 pub mod watchdog;
