@@ -12,3 +12,4 @@ pub mod signals;
 pub mod store;
 pub mod thread;
 pub mod watchdog;
+pub mod watches;
