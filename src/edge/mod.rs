@@ -8,8 +8,11 @@
 pub mod clock;
 pub mod flock;
 pub mod processes;
+pub mod pump;
 pub mod signals;
 pub mod store;
+#[cfg(test)]
+mod teststore;
 pub mod thread;
 pub mod watchdog;
 pub mod watches;
