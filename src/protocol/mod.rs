@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod framing;
+pub mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod name;
