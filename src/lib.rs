@@ -1,3 +1,4 @@
 //! nightcrew.
 pub mod edge;
+pub mod machine;
 pub mod protocol;
