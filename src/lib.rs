@@ -1,4 +1,5 @@
 //! nightcrew.
+pub mod app;
 pub mod edge;
 pub mod machine;
 pub mod protocol;

@@ -1,0 +1,4 @@
+//! Where decisions meet the world: asks the machine, performs what it says through the edge.
+
+pub mod client;
+pub mod steward;
