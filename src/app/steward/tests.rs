@@ -74,7 +74,7 @@ impl World {
 }
 
 /// Turns until nothing waits; what was recorded, or the fault.
-fn work_off(steward: &mut Steward<Disk>) -> Result<Vec<Fact>, Fault> {
+fn work_off<S: Store>(steward: &mut Steward<S>) -> Result<Vec<Fact>, Fault> {
     let mut facts = Vec::new();
     for _ in 0..1000 {
         let mut turn = steward.turn(START, None);
@@ -448,4 +448,45 @@ fn the_thread_applies_on_a_hint_and_flushes_at_its_end() {
     assert!(matches!(next(), StewardReport::Stopped));
     thread.join().unwrap();
     assert_eq!(world.value("all"), Some(json!([1, 2])));
+}
+
+/// Applies and unlinks while writers look for their next number: they race with it and with each other.
+#[test]
+fn writers_at_work_on_a_real_disk_lose_nothing() {
+    const UPDATES: u64 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let store = crate::edge::files::FsStore::for_crew(dir.path()).unwrap();
+    for made in layout.directories() {
+        store.create_dir(&made).unwrap();
+    }
+    let (journal, _) = SegmentedLog::open(store.clone(), &layout.journal()).unwrap();
+    let mut steward = Steward::new(store.clone(), layout.clone(), journal);
+    std::thread::scope(|scope| {
+        // Two writers for each agent, so that they also race for one queue's numbers.
+        let writer = |writer: u64| {
+            let (store, layout) = (&store, &layout);
+            let agent = name(AGENTS[usize::try_from(writer / 2).unwrap()]);
+            move || {
+                for n in 0..UPDATES {
+                    let id = name(&format!("w{writer}-{n}"));
+                    let (tmp, value) = (layout.tmp(&agent), Some(json!([writer, n])));
+                    remember(store, layout, &agent, &tmp, &id, Operation::Append, &key("all"), value)
+                        .unwrap();
+                }
+            }
+        };
+        let writers: Vec<_> = (0..8).map(|number| scope.spawn(writer(number))).collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            work_off(&mut steward).unwrap();
+        }
+    });
+    work_off(&mut steward).unwrap();
+    let all = recall(&store, &layout, &key("all")).unwrap().unwrap();
+    let all: Vec<(u64, u64)> = serde_json::from_slice(&all).unwrap();
+    for writer in 0..8 {
+        let mut got: Vec<u64> = all.iter().filter(|item| item.0 == writer).map(|item| item.1).collect();
+        got.sort_unstable();
+        assert_eq!(got, (0..UPDATES).collect::<Vec<_>>(), "writer {writer}");
+    }
 }
