@@ -6,6 +6,7 @@
 
 pub mod effect;
 pub mod event;
+pub mod memory;
 
 mod agents;
 mod claims;

@@ -7,6 +7,7 @@ pub mod crewfile;
 pub mod digest;
 pub mod envfile;
 pub mod framing;
+pub mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod manifest;

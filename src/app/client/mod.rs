@@ -1,0 +1,3 @@
+//! What commands and agents do by files alone, with or without a running supervisor.
+
+pub mod memory;
