@@ -1,3 +1,7 @@
 //! nightcrew.
+pub mod app;
+mod cli;
 pub mod edge;
 pub mod protocol;
+
+pub use cli::main;

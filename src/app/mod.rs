@@ -1,0 +1,3 @@
+//! Where the layers meet: the loop, what it performs, and what commands do by files alone.
+
+pub mod world;

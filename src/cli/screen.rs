@@ -1,0 +1,31 @@
+//! Standard output. A reader that has gone away ends the command quietly.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Prints one line.
+pub(crate) fn say(line: impl fmt::Display) -> Result<(), CliError> {
+    print(format_args!("{line}\n"))
+}
+
+/// Prints text as it is.
+pub(crate) fn print(text: impl fmt::Display) -> Result<(), CliError> {
+    write!(io::stdout().lock(), "{text}").map_err(|error| CliError::of_output(&error))
+}
+
+/// Prints bytes as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| CliError::of_output(&error))
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliError> {
+    let text =
+        serde_json::to_string(value).map_err(|error| CliError::failed(format_args!("as JSON: {error}")))?;
+    say(text)
+}
