@@ -3,9 +3,12 @@
 //! Each format has one module here that reads and writes it, and [`layout`] spells every path.
 //! docs/protocol.md tells the same for someone who writes an agent without this library.
 
+pub mod crewfile;
 pub mod digest;
+pub mod envfile;
 pub mod layout;
 pub mod ledger;
+pub mod manifest;
 pub mod name;
 pub mod process;
 pub mod record;
