@@ -1,3 +1,4 @@
 //! Where the layers meet: the loop, what it performs, and what commands do by files alone.
 
+pub mod client;
 pub mod world;
