@@ -1,4 +1,6 @@
 //! Where the layers meet: the loop, what it performs, and what commands do by files alone.
 
+pub mod client;
 pub mod environment;
+
 pub mod world;

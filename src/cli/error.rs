@@ -60,9 +60,10 @@ impl CliError {
     }
     /// An error of standard output.
     pub(crate) fn of_output(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::ReaderGone,
-            _ => Self::failed(format_args!("standard output: {error}")),
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::failed(format_args!("standard output: {error}"))
         }
     }
     /// The code to end with.

@@ -151,6 +151,11 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `mkdir(2)`.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Sets a file's times to now, without following a symlink; false if it is missing.
+    ///
+    /// # Errors
+    /// Those of `utimensat(2)` but for `ENOENT`.
+    fn touch(&self, path: &Path) -> io::Result<bool>;
     /// Copies a file that anyone may have written, under the rules of [`Store::read`], into a new file
     /// and makes the copy durable; gives its length.
     ///
