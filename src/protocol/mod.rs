@@ -7,6 +7,7 @@ pub mod crewfile;
 pub mod digest;
 pub mod envfile;
 pub mod heartbeat;
+pub mod framing;
 pub mod layout;
 pub mod ledger;
 pub mod manifest;
