@@ -11,8 +11,15 @@ pub mod environment;
 mod faulty;
 pub mod files;
 pub mod log;
+pub mod flock;
 pub mod processes;
+pub mod pump;
+pub mod signals;
 pub mod store;
+#[cfg(test)]
+mod teststore;
+pub mod thread;
 pub mod watchdog;
 pub mod writer;
 pub mod writer_thread;
+pub mod watches;
