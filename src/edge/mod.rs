@@ -10,8 +10,8 @@ pub mod environment;
 #[cfg(test)]
 mod faulty;
 pub mod files;
-pub mod log;
 pub mod flock;
+pub mod log;
 pub mod processes;
 pub mod pump;
 pub mod signals;
@@ -20,6 +20,6 @@ pub mod store;
 mod teststore;
 pub mod thread;
 pub mod watchdog;
+pub mod watches;
 pub mod writer;
 pub mod writer_thread;
-pub mod watches;
