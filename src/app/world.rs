@@ -4,11 +4,43 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::edge::files::FsStore;
+use crate::edge::flock;
+use crate::edge::store::{ReadError, Store};
 use crate::protocol::layout::{ENV_DIR, Layout};
 use crate::protocol::time::Wall;
 
+pub use crate::edge::appear::{appears, look_until};
 pub use crate::edge::clock::{Clock, SystemClock};
 pub use crate::edge::environment::Environment;
+pub use crate::edge::launcher::exec_agent;
+pub use crate::edge::processes::{identity_of, root_of_run};
+
+/// The real file system.
+pub type Disk = FsStore;
+
+/// The crew's files, as they are on disk.
+///
+/// # Errors
+/// If the crew's directory cannot be looked at.
+pub fn store(layout: &Layout) -> io::Result<Disk> {
+    FsStore::for_crew(layout.crew())
+}
+
+/// Reads a whole file of at most `max` bytes.
+///
+/// # Errors
+/// [`ReadError`]; what is no regular file, or too large, is refused.
+pub fn read(store: &Disk, path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
+    store.read(path, max).map(|blob| blob.bytes)
+}
+
+/// True if a supervisor runs this crew. Where that cannot be told, none is assumed: what commands do by
+/// files is right in either case.
+#[must_use]
+pub fn is_supervised(layout: &Layout) -> bool {
+    flock::probe(layout).is_ok_and(|held| held.is_some())
+}
 
 /// Why no crew was found.
 #[derive(Debug, thiserror::Error)]

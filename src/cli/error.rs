@@ -3,7 +3,10 @@
 use std::fmt;
 use std::io;
 
+use crate::app::client::ClientError;
+use crate::app::client::memory::MemoryError;
 use crate::app::world::CrewError;
+use crate::protocol::record::RecordError;
 
 use super::exit::Exit;
 
@@ -82,6 +85,52 @@ impl fmt::Display for CliError {
             Self::Told { message, hint: None, .. } => write!(f, "error: {message}"),
             Self::ReaderGone => Ok(()),
         }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let text = error.to_string();
+        match error {
+            ClientError::Io { error, .. } => Self::failed(text).hint(remedy(&error)),
+            ClientError::Read { .. } => {
+                Self::failed(text).hint("nightcrew reads regular files of known owners only")
+            }
+            ClientError::Record { error: RecordError::Newer(_), .. } => Self::failed(text),
+            ClientError::Record { .. } => {
+                Self::failed(text).hint("look at the file: it was not written by nightcrew's rules")
+            }
+            ClientError::Memory(MemoryError::NoValue(_)) => Self::usage(text),
+            ClientError::Memory(MemoryError::TooLarge(_)) => Self::bad_input(text),
+            ClientError::Memory(_) => Self::failed(text),
+            ClientError::Payload(_) => Self::bad_input(text)
+                .hint("a payload is JSON: numbers and words as they are, text in \"quotes\""),
+            ClientError::Halted(_) => Self::try_again(text).hint("`nightcrew resume` ends the halt"),
+            ClientError::Stopped { agent, .. } => {
+                Self::try_again(text).hint(format_args!("`nightcrew start {agent}` lets it work again"))
+            }
+            ClientError::NoClaim => Self::nothing_there(text)
+                .hint("`nightcrew claim` takes a task; outside a run, name the task's id"),
+            ClientError::SeveralClaims(_) => Self::usage(text).hint("name the task's id"),
+            ClientError::NotHeld { .. } => {
+                Self::failed(text).hint("`nightcrew tasks --state claimed` tells who holds what")
+            }
+            ClientError::TooLate { .. } => Self::failed(text)
+                .hint("it was handed in for the record and will be refused; drop this work and claim again"),
+        }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    let is = |kind| error.kind() == kind;
+    if is(io::ErrorKind::StorageFull) || is(io::ErrorKind::QuotaExceeded) {
+        "the disk is full: free some space"
+    } else if is(io::ErrorKind::PermissionDenied) {
+        "run this as the user that the crew belongs to"
+    } else if is(io::ErrorKind::ReadOnlyFilesystem) {
+        "the file system is read-only: mount it for writing"
+    } else {
+        "nothing was acknowledged; trying again is safe"
     }
 }
 

@@ -2,12 +2,30 @@
 //!
 //! A new verb needs its file, a line in [`Verb`], one in [`Verb::run`], and its name in [`GROUPS`].
 
+mod beat;
+mod chosen;
+mod claim;
 mod completions;
 mod context;
+mod done;
 mod error;
+mod exec_agent;
 mod exit;
+mod fail;
+mod halt;
+mod input;
 mod man;
+mod recall;
+mod release;
+mod remember;
+mod restart;
+mod resume;
 mod screen;
+mod start;
+mod stop;
+mod submit;
+mod supervision;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -40,27 +58,90 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Give a sign of life
+    #[command(after_long_help = beat::EXAMPLES)]
+    Beat(beat::Args),
+    /// Take a task and print its id
+    #[command(after_long_help = claim::EXAMPLES)]
+    Claim(claim::Args),
     /// Print a completion script for a shell
     #[command(after_long_help = completions::EXAMPLES)]
     Completions(completions::Args),
+    /// Hand in a task as done, with its result
+    #[command(after_long_help = done::EXAMPLES)]
+    Done(done::Args),
+    /// Hand in a task as failed
+    #[command(after_long_help = fail::EXAMPLES)]
+    Fail(fail::Args),
+    /// Set the kill switch: nothing new starts, services stop
+    #[command(after_long_help = halt::EXAMPLES)]
+    Halt(halt::Args),
     /// Print the manual page, or write all of them into a directory
     #[command(after_long_help = man::EXAMPLES)]
     Man(man::Args),
+    /// Print a value of the shared memory
+    #[command(after_long_help = recall::EXAMPLES)]
+    Recall(recall::Args),
+    /// Change a value of the shared memory
+    #[command(after_long_help = remember::EXAMPLES)]
+    Remember(remember::Args),
+    /// Hand a task back untouched
+    #[command(after_long_help = release::EXAMPLES)]
+    Release(release::Args),
+    /// End agents and start them again
+    #[command(after_long_help = restart::EXAMPLES)]
+    Restart(restart::Args),
+    /// Take the kill switch away
+    #[command(after_long_help = resume::EXAMPLES)]
+    Resume(resume::Args),
+    /// Let stopped agents start again
+    #[command(after_long_help = start::EXAMPLES)]
+    Start(start::Args),
+    /// Stop agents, across reboots
+    #[command(after_long_help = stop::EXAMPLES)]
+    Stop(stop::Args),
+    /// Submit a task
+    #[command(after_long_help = submit::EXAMPLES)]
+    Submit(submit::Args),
+    /// List tasks and where each stands
+    #[command(after_long_help = tasks::EXAMPLES)]
+    Tasks(tasks::Args),
+    /// Become an agent in another directory; the supervisor calls this
+    #[command(hide = true)]
+    ExecAgent(exec_agent::Args),
 }
 
 impl Verb {
     fn run(&self, context: &Context) -> Result<Exit, CliError> {
         match self {
+            Self::Beat(args) => beat::run(args, context),
+            Self::Claim(args) => claim::run(args, context),
             Self::Completions(args) => completions::run(args, context),
+            Self::Done(args) => done::run(args, context),
+            Self::Fail(args) => fail::run(args, context),
+            Self::Halt(args) => halt::run(args, context),
             Self::Man(args) => man::run(args, context),
+            Self::Recall(args) => recall::run(args, context),
+            Self::Remember(args) => remember::run(args, context),
+            Self::Release(args) => release::run(args, context),
+            Self::Restart(args) => restart::run(args, context),
+            Self::Resume(args) => resume::run(args, context),
+            Self::Start(args) => start::run(args, context),
+            Self::Stop(args) => stop::run(args, context),
+            Self::Submit(args) => submit::run(args, context),
+            Self::Tasks(args) => tasks::run(args, context),
+            Self::ExecAgent(args) => exec_agent::run(args, context),
         }
     }
 }
 
 /// How `--help` groups the verbs. clap knows no headings for subcommands, so the list is made here.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Operator's verbs", &["completions", "man"]),
-    ("Agent's verbs (by files alone, inside a run or out)", &[]),
+    (
+        "Operator's verbs",
+        &["submit", "tasks", "halt", "resume", "stop", "start", "restart", "completions", "man"],
+    ),
+    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";

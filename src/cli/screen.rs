@@ -29,3 +29,14 @@ pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_string(value).map_err(|error| CliError::failed(format_args!("as JSON: {error}")))?;
     say(text)
 }
+
+/// Tells something that does not keep the command from its work, on standard error.
+pub(crate) fn warn(text: impl fmt::Display) {
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(io::stderr().lock(), "warning: {text}");
+}
+
+/// Text of unknown origin as one harmless line: control characters become spaces.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

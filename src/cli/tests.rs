@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::app::client::Caller;
+use crate::protocol::layout::{ENV_AGENT, ENV_DIR, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN};
+
 use super::*;
 
 #[test]
@@ -52,4 +55,52 @@ fn the_crew_is_named_before_the_verb() {
     let parse = |line: &[&str]| command().try_get_matches_from(line).map(|_| ());
     assert!(parse(&["nightcrew", "--crew", "x", "completions", "bash"]).is_ok());
     assert!(parse(&["nightcrew", "completions", "bash", "--crew", "x"]).is_err());
+}
+
+/// Two crews side by side; the environment is that of a handler of the first.
+fn handler_environment(dir: &std::path::Path) -> Environment {
+    for crew in ["one", "two"] {
+        std::fs::DirBuilder::new().recursive(true).create(dir.join(crew).join("agents")).unwrap();
+    }
+    let variables = [
+        (ENV_DIR, "one"),
+        (ENV_AGENT, "writer"),
+        (ENV_RUN, "R1"),
+        (ENV_TASK, "t1"),
+        (ENV_TOKEN, "7"),
+        (ENV_NONCE, "n1"),
+    ];
+    Environment::of(dir, &variables)
+}
+
+#[test]
+fn a_process_of_a_run_speaks_for_it_in_its_own_crew_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = handler_environment(dir.path());
+    let at_home = Context::new(None, environment.clone());
+    let caller = at_home.client().unwrap().caller().clone();
+    assert_eq!(caller.name(), "writer");
+    let given = at_home.given(&caller).unwrap();
+    assert_eq!((given.task.as_str(), given.token, given.nonce.as_str()), ("t1", 7, "n1"));
+
+    let abroad = Context::new(Some("two".into()), environment);
+    let caller = abroad.client().unwrap().caller().clone();
+    assert_eq!(caller, Caller::Operator);
+    assert_eq!(abroad.given(&caller), None);
+}
+
+#[test]
+fn agents_are_named_or_all_are_meant_but_not_both() {
+    let parses = |line: &str| command().try_get_matches_from(line.split(' ')).is_ok();
+    for verb in ["stop", "start", "restart"] {
+        assert!(parses(&format!("nightcrew {verb} a b")));
+        assert!(parses(&format!("nightcrew {verb} --all")));
+        assert!(!parses(&format!("nightcrew {verb}")));
+        assert!(!parses(&format!("nightcrew {verb} a --all")));
+        assert!(!parses(&format!("nightcrew {verb} ../a")));
+    }
+    assert!(parses("nightcrew submit k --key x"));
+    assert!(!parses("nightcrew submit k --key x --new"));
+    assert!(!parses("nightcrew beat --busy-for 20"));
+    assert!(!parses("nightcrew tasks --state lost"));
 }

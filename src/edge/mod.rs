@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the layer that the bans elsewhere point to")]
 
+pub mod appear;
 pub mod clock;
 pub mod environment;
 #[cfg(test)]

@@ -147,7 +147,8 @@ fn id_from(kind: &Kind, tag: u8, content: &[u8]) -> TaskId {
     name_of_hex(&text)
 }
 
-fn name_of_hex(text: &str) -> Name {
+/// The name that 1 to 64 hex digits are.
+pub(crate) fn name_of_hex(text: &str) -> Name {
     match text.parse() {
         Ok(name) => name,
         // Hex digits are name characters, and 16 of them are within the length.

@@ -36,7 +36,7 @@ pub struct Claim {
 
 /// What came of trying one candidate.
 #[derive(Debug)]
-enum Try {
+pub(super) enum Try {
     Got(Box<Claim>),
     /// Somebody else has it, or it is not to be had.
     Next,
@@ -138,7 +138,7 @@ impl<S: Store> Client<S> {
     /// Publishes the lock, whole; false if the task is locked already.
     ///
     /// No lock outlives a boot (the supervisor voids it then), so none is made durable.
-    fn link_lock(&mut self, lock: &Lock) -> Result<bool, ClientError> {
+    pub(super) fn link_lock(&mut self, lock: &Lock) -> Result<bool, ClientError> {
         let temp = self.temp()?;
         let path = self.layout.lock(&lock.task);
         let linked =
@@ -153,7 +153,7 @@ impl<S: Store> Client<S> {
     }
 
     /// Whether the claim holds: what was looked at before the link may have changed until it.
-    fn verify(&mut self, claim: Claim) -> Result<Try, ClientError> {
+    pub(super) fn verify(&mut self, claim: Claim) -> Result<Try, ClientError> {
         let lock = &claim.lock;
         let mine = self
             .record::<Lock>(&self.layout.lock(&lock.task), SMALL_LEN_MAX)?
@@ -183,7 +183,7 @@ impl<S: Store> Client<S> {
     }
 
     /// Remembers a claim of this run.
-    fn note(&mut self, lock: &Lock) -> Result<(), ClientError> {
+    pub(super) fn note(&mut self, lock: &Lock) -> Result<(), ClientError> {
         let Caller::Run { agent, run } = &self.caller else { return Ok(()) };
         let path = self.layout.claim_note(agent, run, &lock.task);
         let temp = self.temp()?;

@@ -15,6 +15,13 @@ use super::{Client, ClientError};
 /// The longest reason kept, in bytes.
 pub const WHY_LEN_MAX: usize = 1000;
 
+/// The known name that an unknown one was most likely meant to be, if one is near enough.
+#[must_use]
+pub fn nearest<'a>(unknown: &AgentName, known: &'a BTreeSet<AgentName>) -> Option<&'a AgentName> {
+    let likeness = |name: &AgentName| strsim::jaro_winkler(unknown.as_str(), name.as_str());
+    known.iter().filter(|name| likeness(name) > 0.8).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}
+
 /// What became of a switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Switched {
@@ -96,8 +103,7 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// [`ClientError::Io`].
     pub fn ask(&mut self, ask: Ask) -> Result<(Name, PathBuf), ClientError> {
-        let nonce = self.nonce();
-        let Ok(id) = nonce.parse::<Name>() else { return Err(ClientError::NoClaim) };
+        let id = self.fresh_name();
         let path = self.layout.request(&id);
         let answer = self.layout.answer(&id);
         self.ensure_dir(parent(&answer))?;

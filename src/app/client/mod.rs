@@ -11,15 +11,17 @@ use serde::de::DeserializeOwned;
 
 use crate::edge::store::{ReadError, Store, parent, temp_name};
 use crate::protocol::layout::Layout;
-use crate::protocol::name::{AgentName, RunId, TaskId};
+use crate::protocol::name::{AgentName, Name, RunId, TaskId};
 use crate::protocol::record::{self, RecordError};
-use crate::protocol::task::OPERATOR;
+use crate::protocol::task::{OPERATOR, name_of_hex};
 
 pub mod beat;
 pub mod claim;
 pub mod control;
 pub mod finish;
 pub mod lookup;
+pub mod memory;
+pub mod remember;
 pub mod submit;
 #[cfg(test)]
 mod tests;
@@ -76,6 +78,9 @@ pub enum ClientError {
         /// Why.
         error: RecordError,
     },
+    /// Shared memory could not be used.
+    #[error(transparent)]
+    Memory(#[from] memory::MemoryError),
     /// What was handed in as a payload is none.
     #[error("the payload is refused: {0}")]
     Payload(String),
@@ -155,6 +160,11 @@ impl<S: Store> Client<S> {
     /// Random text that nobody has had before: for nonces and ids.
     pub fn nonce(&mut self) -> String {
         format!("{:016x}{:08x}", self.random.u64(..), self.random.u32(..))
+    }
+
+    /// A name that nobody has had before: for ids.
+    fn fresh_name(&mut self) -> Name {
+        name_of_hex(&self.nonce())
     }
 
     /// A path for a temporary file of this caller's, on the file system of the crew; its directory is there.

@@ -4,7 +4,8 @@ use serde_json::value::RawValue;
 
 use crate::edge::store::Store;
 use crate::protocol::name::{Kind, TaskId};
-use crate::protocol::record::{RECORD_LEN_MAX, encode};
+use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, encode};
+use crate::protocol::status::AgentStatus;
 use crate::protocol::task::{TaskRecord, id_from_key, id_from_payload};
 use crate::protocol::time::Wall;
 
@@ -103,6 +104,18 @@ impl<S: Store> Client<S> {
             Some(found) => Ok(Submitted::Duplicate(Box::new(found))),
             None => Err(ClientError::Payload(format!("another submission of {id} was just refused"))),
         }
+    }
+
+    /// True if some agent's status says that it handles this kind. A status that cannot be read says nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`], if the statuses cannot be listed.
+    pub fn is_handled(&self, kind: &Kind) -> Result<bool, ClientError> {
+        let agents = self.agents()?;
+        Ok(agents.iter().any(|agent| {
+            let status = self.record::<AgentStatus>(&self.layout.status(agent), SMALL_LEN_MAX);
+            status.is_ok_and(|status| status.is_some_and(|status| status.handles.contains(kind)))
+        }))
     }
 
     fn id_of(&mut self, kind: &Kind, payload: &Payload, same: &Sameness) -> TaskId {
