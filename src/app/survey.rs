@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::edge::environment::{self as own, Environment};
 use crate::edge::files::FsStore;
@@ -13,6 +13,15 @@ use crate::protocol::name::AgentName;
 use crate::protocol::status::Refusal;
 
 use super::catalog::{self, Catalog, Finding, Offer, Owners, Picture, Terms};
+
+/// Makes the directory that is to be a crew; gives its files.
+///
+/// # Errors
+/// If it cannot be made or looked at.
+pub fn found(dir: &Path) -> io::Result<FsStore> {
+    FsStore::new(Vec::new()).create_dir(dir)?;
+    FsStore::for_crew(dir)
+}
 
 /// Why a crew cannot be looked at.
 #[derive(Debug, thiserror::Error)]
