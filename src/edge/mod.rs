@@ -8,6 +8,12 @@
 pub mod appear;
 pub mod clock;
 pub mod environment;
+#[cfg(test)]
+mod faulty;
+pub mod files;
+pub mod log;
 pub mod processes;
 pub mod store;
 pub mod watchdog;
+pub mod writer;
+pub mod writer_thread;

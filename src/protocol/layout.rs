@@ -22,6 +22,8 @@ pub const ENV_NONCE: &str = "NIGHTCREW_NONCE";
 pub const LOCK_EXT: &str = "lock";
 /// The ending of a record's file name.
 pub const RECORD_EXT: &str = "json";
+/// The ending of a log segment's file name.
+pub const SEGMENT_EXT: &str = "jsonl";
 
 /// The ending of a claim note's file name.
 const CLAIM_EXT: &str = "claim";
@@ -39,6 +41,15 @@ pub enum Shelf {
     Done,
     /// Failed for good: a dead letter.
     Dead,
+}
+
+/// Why a part of a log was kept aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A write that was not finished, and never acknowledged.
+    Torn,
+    /// It was acknowledged once and cannot be believed any more.
+    Damaged,
 }
 
 impl Shelf {
@@ -304,6 +315,38 @@ impl Layout {
     pub fn ledger(&self) -> PathBuf {
         self.state().join("ledger")
     }
+    /// `DIR/NNNNNNNNNNNNNNNN.jsonl`: a segment of the ledger or the journal, named by its first `seq`.
+    #[must_use]
+    pub fn segment(dir: &Path, first_seq: u64) -> PathBuf {
+        dir.join(format!("{first_seq:016}.{SEGMENT_EXT}"))
+    }
+    /// The first `seq` of the segment of this name; `None` if it is not a segment's name.
+    #[must_use]
+    pub fn segment_seq(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(SEGMENT_EXT)?.strip_suffix('.')?;
+        let plain = digits.len() >= 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if plain { digits.parse().ok() } else { None }
+    }
+    /// `DIR/.segment.tmp`: a segment while it is made.
+    #[must_use]
+    pub fn segment_temp(dir: &Path) -> PathBuf {
+        dir.join(".segment.tmp")
+    }
+    /// `SEGMENT.suspect`: after a failed fsync, how much of the segment may be believed.
+    #[must_use]
+    pub fn segment_suspect(segment: &Path) -> PathBuf {
+        with_suffix(segment, ".suspect")
+    }
+    /// `SEGMENT.torn-N` or `SEGMENT.damaged-N`: what was cut off or cannot be believed, kept for people.
+    #[must_use]
+    pub fn segment_kept(segment: &Path, why: Kept, n: u32) -> PathBuf {
+        let why = match why {
+            Kept::Torn => "torn",
+            Kept::Damaged => "damaged",
+        };
+        with_suffix(segment, &format!(".{why}-{n}"))
+    }
+
     /// `state/alerts/`
     #[must_use]
     pub fn alerts(&self) -> PathBuf {
@@ -327,9 +370,7 @@ impl Layout {
     /// `state/logs/NAME.log.1` and on: a log that was rotated out, and its index beside it.
     #[must_use]
     pub fn rotated(path: &Path, generation: u32) -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{generation}"));
-        name.into()
+        with_suffix(path, &format!(".{generation}"))
     }
     /// `state/logs/NAME.RUN.pipe`: the named pipe that a run's output comes through.
     #[must_use]
@@ -355,6 +396,11 @@ impl Layout {
     #[must_use]
     pub fn tmp_of_supervisor(&self) -> PathBuf {
         self.tmp_dir().join(".supervisor")
+    }
+    /// `state/tmp/.writer/`: where those of the writer are made, which clears it at its start.
+    #[must_use]
+    pub fn tmp_of_writer(&self) -> PathBuf {
+        self.tmp_dir().join(".writer")
     }
     /// `state/tmp/.operator/`: where those of commands outside any run are made.
     #[must_use]
@@ -413,6 +459,7 @@ impl Layout {
             self.state().join("scratch"),
             self.tmp_dir(),
             self.tmp_of_supervisor(),
+            self.tmp_of_writer(),
             self.tmp_of_operator(),
         ]
     }
@@ -427,5 +474,27 @@ impl Layout {
             self.scratch(agent),
             self.tmp(agent),
         ]
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_named_by_its_first_seq() {
+        let path = Layout::segment(Path::new("/l"), 42);
+        assert_eq!(path, Path::new("/l/0000000000000042.jsonl"));
+        assert_eq!(Layout::segment_seq("0000000000000042.jsonl"), Some(42));
+        for other in ["42.jsonl", "0000000000000042.jsonl.torn-1", "000000000000004x.jsonl", "ledger.db", ""]
+        {
+            assert_eq!(Layout::segment_seq(other), None, "{other}");
+        }
     }
 }

@@ -94,9 +94,22 @@ pub enum Fact {
     Vacated { task: TaskId, token: u64, next_token: u64, agent: AgentName, why: String },
 
     /// The steward applied an update.
-    Updated { agent: AgentName, seq: u64, id: String, op: String, key: Key },
+    Updated {
+        agent: AgentName,
+        /// Named so in the file because `seq` is the line's own.
+        #[serde(rename = "update")]
+        seq: u64,
+        id: String,
+        op: String,
+        key: Key,
+    },
     /// The steward refused an update.
-    UpdateRejected { agent: AgentName, seq: u64, reason: String },
+    UpdateRejected {
+        agent: AgentName,
+        #[serde(rename = "update")]
+        seq: u64,
+        reason: String,
+    },
     /// The order of an agent's updates has a hole that did not fill.
     UpdateGap { agent: AgentName, expected: u64, found: u64 },
 

@@ -4,6 +4,7 @@
 //! docs/protocol.md tells the same for someone who writes an agent without this library.
 
 pub mod digest;
+pub mod framing;
 pub mod heartbeat;
 pub mod layout;
 pub mod ledger;
