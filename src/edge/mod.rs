@@ -11,9 +11,16 @@ pub mod environment;
 #[cfg(test)]
 mod faulty;
 pub mod files;
+pub mod flock;
 pub mod log;
 pub mod processes;
+pub mod pump;
+pub mod signals;
 pub mod store;
+#[cfg(test)]
+mod teststore;
+pub mod thread;
 pub mod watchdog;
+pub mod watches;
 pub mod writer;
 pub mod writer_thread;

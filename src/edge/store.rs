@@ -28,6 +28,16 @@ pub struct Signature {
     pub gid: u32,
 }
 
+impl Signature {
+    /// True for a regular file: no symlink, directory, FIFO, socket or device.
+    #[must_use]
+    pub fn is_regular(&self) -> bool {
+        const TYPE_MASK: u32 = 0o170_000;
+        const REGULAR: u32 = 0o100_000;
+        self.mode & TYPE_MASK == REGULAR
+    }
+}
+
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

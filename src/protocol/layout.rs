@@ -377,6 +377,12 @@ impl Layout {
     pub fn pipe(&self, agent: &AgentName, run: &RunId) -> PathBuf {
         self.logs().join(format!("{agent}.{run}.pipe"))
     }
+    /// Whose pipe a file in `state/logs/` is, by its name; `None` if it is no pipe's name.
+    #[must_use]
+    pub fn pipe_owner(file_name: &str) -> Option<(AgentName, RunId)> {
+        let (agent, run) = file_name.strip_suffix(".pipe")?.split_once('.')?;
+        Some((agent.parse().ok()?, run.parse().ok()?))
+    }
     /// `state/scratch/NAME/`: the agent's own directory.
     #[must_use]
     pub fn scratch(&self, agent: &AgentName) -> PathBuf {

@@ -4,10 +4,13 @@
 //! docs/protocol.md tells the same for someone who writes an agent without this library.
 
 pub mod digest;
+pub mod display;
 pub mod framing;
 pub mod heartbeat;
+pub mod holder;
 pub mod layout;
 pub mod ledger;
+pub mod logindex;
 pub mod name;
 pub mod process;
 pub mod record;
