@@ -1,4 +1,6 @@
-//! Where the layers meet: the loop, what it performs, and what commands do by files alone.
+//! Where decisions meet the world: the loop asks the machine and performs what it says through the edge;
+//! commands do their part by files alone.
 
 pub mod client;
+pub mod steward;
 pub mod world;

@@ -8,6 +8,7 @@ pub mod display;
 pub mod framing;
 pub mod heartbeat;
 pub mod holder;
+pub mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod logindex;
