@@ -6,6 +6,8 @@ use super::name::{AgentName, Key, Kind, RunId, TaskId};
 
 /// The environment variable that names the crew's directory.
 pub const ENV_DIR: &str = "NIGHTCREW_DIR";
+/// The environment variable that names the agent.
+pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that marks every process of a run with the run's id.
 pub const ENV_RUN: &str = "NIGHTCREW_RUN";
 /// The ending of a lock's file name.
