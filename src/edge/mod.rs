@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the layer that the bans elsewhere point to")]
 
 pub mod clock;
+pub mod launcher;
 pub mod processes;
 pub mod store;
 pub mod watchdog;
