@@ -6,10 +6,10 @@ use super::name::{AgentName, Key, Kind, Name, RunId, TaskId};
 
 /// The environment variable that names the crew's directory.
 pub const ENV_DIR: &str = "NIGHTCREW_DIR";
+/// The environment variable that names the agent.
+pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that marks every process of a run with the run's id.
 pub const ENV_RUN: &str = "NIGHTCREW_RUN";
-/// The environment variable that tells a run whose it is.
-pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that tells a run its heartbeat file.
 pub const ENV_HEARTBEAT: &str = "NIGHTCREW_HEARTBEAT";
 /// The environment variable that tells a handler its task's id.
