@@ -1,4 +1,5 @@
-//! Where the layers meet: the loop, what it performs, and what commands do by files alone.
+//! Where decisions meet the world: the loop asks the machine and performs what it says through the edge;
+//! commands do their part by files alone.
 
 pub mod catalog;
 pub mod client;
@@ -10,4 +11,5 @@ pub mod survey;
 pub mod trial;
 pub mod unit;
 pub mod wake;
+pub mod steward;
 pub mod world;

@@ -65,7 +65,9 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(super) fn of(path: &Path, error: &io::Error) -> Self {
+    /// Sorts a failure of the file system into what may be tried again and what must not.
+    #[must_use]
+    pub fn of(path: &Path, error: &io::Error) -> Self {
         let text = format!("{}: {error}", path.display());
         if is_shortage(error) { Self::Full(text) } else { Self::Broken(text) }
     }

@@ -13,6 +13,7 @@ mod faulty;
 pub mod files;
 pub mod flock;
 pub mod foreground;
+pub mod launcher;
 pub mod log;
 pub mod processes;
 pub mod pump;

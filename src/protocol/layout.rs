@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::name::{AgentName, Key, Kind, RunId, TaskId};
+use super::name::{AgentName, Key, Kind, Name, RunId, TaskId};
 
 /// The environment variable that names the crew's directory.
 pub const ENV_DIR: &str = "NIGHTCREW_DIR";
+/// The environment variable that names the agent.
+pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that marks every process of a run with the run's id.
 pub const ENV_RUN: &str = "NIGHTCREW_RUN";
-/// The environment variable that tells a run whose it is.
-pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that tells a run its heartbeat file.
 pub const ENV_HEARTBEAT: &str = "NIGHTCREW_HEARTBEAT";
 /// The environment variable that tells a handler its task's id.
@@ -289,10 +289,33 @@ impl Layout {
     pub fn update(&self, agent: &AgentName, seq: u64) -> PathBuf {
         self.queue(agent).join(format!("{seq}.json"))
     }
+    /// The number in an update's file name; `None` unless it is written as [`Layout::update`] writes it, so
+    /// that no two names mean one number.
+    #[must_use]
+    pub fn update_seq(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?;
+        let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        if plain { digits.parse().ok() } else { None }
+    }
+    /// True for the name of a file that is still being made: it is nobody's business in a queue.
+    #[must_use]
+    pub fn is_temporary(name: &str) -> bool {
+        name.strip_suffix(".tmp").is_some()
+    }
+    /// The temporary name of a writer of an update: the id makes it its own.
+    #[must_use]
+    pub fn update_temp(tmp_dir: &Path, id: &Name) -> PathBuf {
+        tmp_dir.join(format!("update.{id}.tmp"))
+    }
+    /// `state/memory/applied/`
+    #[must_use]
+    pub fn applied_dir(&self) -> PathBuf {
+        self.memory().join("applied")
+    }
     /// `state/memory/applied/AGENT`
     #[must_use]
     pub fn applied(&self, agent: &AgentName) -> PathBuf {
-        self.memory().join("applied").join(agent.as_str())
+        self.applied_dir().join(agent.as_str())
     }
     /// `state/memory/store/`
     #[must_use]
@@ -308,6 +331,19 @@ impl Layout {
     #[must_use]
     pub fn rejected_updates(&self) -> PathBuf {
         self.memory().join("rejected")
+    }
+    /// `state/memory/rejected/AGENT.WHAT.json` and `AGENT.WHAT.reason`: what was rejected, and why. WHAT is
+    /// the update's number, or a cleaned file name after `x-`; from the second of a name on, `.COPY` follows.
+    #[must_use]
+    pub fn rejected_update(&self, agent: &AgentName, what: &str, copy: u32) -> (PathBuf, PathBuf) {
+        let stem = if copy <= 1 { format!("{agent}.{what}") } else { format!("{agent}.{what}.{copy}") };
+        let dir = self.rejected_updates();
+        (dir.join(format!("{stem}.{RECORD_EXT}")), dir.join(format!("{stem}.reason")))
+    }
+    /// `state/tmp/.supervisor/steward.SERIAL.tmp`: where the steward makes what it publishes.
+    #[must_use]
+    pub fn steward_temp(&self, serial: u64) -> PathBuf {
+        self.tmp_of_supervisor().join(format!("steward.{serial}.tmp"))
     }
     /// `state/memory/journal/`
     #[must_use]
@@ -475,7 +511,7 @@ impl Layout {
             self.status_dir(),
             self.memory(),
             self.queues(),
-            self.memory().join("applied"),
+            self.applied_dir(),
             self.store_dir(),
             self.rejected_updates(),
             self.journal(),
@@ -522,5 +558,15 @@ mod tests {
         {
             assert_eq!(Layout::segment_seq(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn one_number_has_one_file_name() {
+        assert_eq!(Layout::update_seq("1.json"), Some(1));
+        assert_eq!(Layout::update_seq("20.json"), Some(20));
+        for bad in ["0.json", "01.json", "+1.json", ".json", "1", "1.JSON", "a.json", "1.json.json"] {
+            assert_eq!(Layout::update_seq(bad), None, "{bad}");
+        }
+        assert_eq!(Layout::update_seq("99999999999999999999.json"), None);
     }
 }

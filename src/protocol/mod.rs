@@ -10,6 +10,7 @@ pub mod envfile;
 pub mod framing;
 pub mod heartbeat;
 pub mod holder;
+pub mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod logindex;

@@ -13,7 +13,7 @@ use super::*;
 use crate::app::world::{Disk, randomness};
 use crate::protocol::heartbeat::Beat;
 use crate::protocol::layout::Shelf;
-use crate::protocol::name::Kind;
+use crate::protocol::name::{Kind, Name};
 use crate::protocol::process::Identity;
 use crate::protocol::record::{RECORD_LEN_MAX, decode, encode};
 use crate::protocol::request::{Answer, Ask};
@@ -87,7 +87,7 @@ impl Crew {
     }
 }
 
-fn name(text: &str) -> crate::protocol::name::Name {
+fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
