@@ -5,12 +5,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the layer that the bans elsewhere point to")]
 
+pub mod appear;
 pub mod clock;
+pub mod environment;
 #[cfg(test)]
 mod faulty;
 pub mod files;
-pub mod log;
 pub mod flock;
+pub mod foreground;
+pub mod launcher;
+pub mod log;
 pub mod processes;
 pub mod pump;
 pub mod signals;
@@ -19,6 +23,6 @@ pub mod store;
 mod teststore;
 pub mod thread;
 pub mod watchdog;
+pub mod watches;
 pub mod writer;
 pub mod writer_thread;
-pub mod watches;

@@ -135,6 +135,16 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `lstat(2)` but for `ENOENT` and `ENOTDIR`.
     fn stat(&self, path: &Path) -> io::Result<Option<Signature>>;
+    /// Sets the permissions of a file, without following a symlink.
+    ///
+    /// # Errors
+    /// Those of `fchmodat(2)`.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Where a path leads: absolute, every symlink in it followed.
+    ///
+    /// # Errors
+    /// Those of `realpath(3)`; `NotFound` if the path, or what it leads to, is missing.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
     /// Up to `max` entries of a directory, in no order; an empty list if it is missing. What begins with a
     /// dot is left out.
     ///
@@ -161,6 +171,11 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `mkdir(2)`.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Sets a file's times to now, without following a symlink; false if it is missing.
+    ///
+    /// # Errors
+    /// Those of `utimensat(2)` but for `ENOENT`.
+    fn touch(&self, path: &Path) -> io::Result<bool>;
     /// Copies a file that anyone may have written, under the rules of [`Store::read`], into a new file
     /// and makes the copy durable; gives its length.
     ///

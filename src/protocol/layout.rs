@@ -6,14 +6,27 @@ use super::name::{AgentName, Key, Kind, Name, RunId, TaskId};
 
 /// The environment variable that names the crew's directory.
 pub const ENV_DIR: &str = "NIGHTCREW_DIR";
+/// The environment variable that names the agent.
+pub const ENV_AGENT: &str = "NIGHTCREW_AGENT";
 /// The environment variable that marks every process of a run with the run's id.
 pub const ENV_RUN: &str = "NIGHTCREW_RUN";
+/// The environment variable that tells a run its heartbeat file.
+pub const ENV_HEARTBEAT: &str = "NIGHTCREW_HEARTBEAT";
+/// The environment variable that tells a handler its task's id.
+pub const ENV_TASK: &str = "NIGHTCREW_TASK";
+/// The environment variable that tells a handler the token its task was claimed with.
+pub const ENV_TOKEN: &str = "NIGHTCREW_TOKEN";
+/// The environment variable that tells a handler the nonce of its claim.
+pub const ENV_NONCE: &str = "NIGHTCREW_NONCE";
 /// The ending of a lock's file name.
 pub const LOCK_EXT: &str = "lock";
 /// The ending of a record's file name.
 pub const RECORD_EXT: &str = "json";
 /// The ending of a log segment's file name.
 pub const SEGMENT_EXT: &str = "jsonl";
+
+/// The ending of a claim note's file name.
+const CLAIM_EXT: &str = "claim";
 
 /// The paths of one crew, below its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +90,11 @@ impl Layout {
     #[must_use]
     pub fn crew_file(&self) -> PathBuf {
         self.crew.join("nightcrew.toml")
+    }
+    /// `.gitignore`
+    #[must_use]
+    pub fn ignore_file(&self) -> PathBuf {
+        self.crew.join(".gitignore")
     }
     /// `.env`, every agent's default environment file.
     #[must_use]
@@ -400,6 +418,11 @@ impl Layout {
     pub fn log(&self, agent: &AgentName) -> PathBuf {
         self.logs().join(format!("{agent}.log"))
     }
+    /// Whose log a file in `state/logs/` is, by its name; `None` if it is no log, or one rotated out.
+    #[must_use]
+    pub fn log_owner(file_name: &str) -> Option<AgentName> {
+        file_name.strip_suffix(".log")?.parse().ok()
+    }
     /// `state/logs/NAME.idx`: which part of the log is from when, and of which run.
     #[must_use]
     pub fn log_index(&self, agent: &AgentName) -> PathBuf {
@@ -455,6 +478,27 @@ impl Layout {
     #[must_use]
     pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
         self.tmp(agent).join(format!("{run}.payload"))
+    }
+    /// `state/tmp/NAME/RUN.ID.claim`: what a run remembers of a claim it made by command.
+    #[must_use]
+    pub fn claim_note(&self, agent: &AgentName, run: &RunId, id: &TaskId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.{id}.{CLAIM_EXT}"))
+    }
+    /// The task that a file in `state/tmp/NAME/` is a claim note of, if it is one of this run.
+    #[must_use]
+    pub fn claim_noted(file: &str, run: &RunId) -> Option<TaskId> {
+        let rest = file.strip_prefix(run.as_str())?.strip_prefix('.')?;
+        rest.strip_suffix(CLAIM_EXT)?.strip_suffix('.')?.parse().ok()
+    }
+    /// `state/tmp/NAME/RUN.output`: the result of a handler that an operator tries out.
+    #[must_use]
+    pub fn trial_output(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.output"))
+    }
+    /// `state/tmp/NAME/RUN.heartbeat`: where an agent beats that an operator tries out.
+    #[must_use]
+    pub fn trial_heartbeat(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.heartbeat"))
     }
     /// `state/scratch/NAME/usage.jsonl`: where an agent reports what its calls cost.
     #[must_use]

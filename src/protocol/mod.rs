@@ -5,15 +5,16 @@
 
 pub mod crewfile;
 pub mod digest;
+pub mod display;
 pub mod envfile;
 pub mod framing;
+pub mod heartbeat;
+pub mod holder;
 pub mod journal;
 pub mod layout;
 pub mod ledger;
-pub mod manifest;
-pub mod display;
-pub mod holder;
 pub mod logindex;
+pub mod manifest;
 pub mod name;
 pub mod process;
 pub mod record;

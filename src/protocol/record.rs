@@ -51,6 +51,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     })
 }
 
+/// The longest beginning of `text` that is whole characters and at most `max` bytes.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..end]
+}
+
 /// Writes one record as a line with its newline.
 #[must_use]
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {

@@ -1,4 +1,24 @@
 //! Starting, signalling, reaping and proving gone: one long-lived thread that owns all processes.
+//!
+//! [`thread`] is that thread and [`worker`] what it does; [`spawn`] makes processes, [`table`] reads `/proc`, [`identity`] tells one
+//! process from another, [`tree`] says whose a process is, [`kill`] ends a tree, [`evidence`] describes one,
+//! and [`survivors`](survivors()) finds what an earlier supervisor left.
+
+mod evidence;
+mod identity;
+mod kill;
+mod run;
+mod spawn;
+mod survivors;
+mod table;
+mod thread;
+mod tree;
+mod worker;
+
+pub use identity::{identity_of, is_gone, own_identity, root_of_run};
+pub(in crate::edge) use spawn::explain;
+pub use survivors::survivors;
+pub use thread::{ChildWaker, Config, ProcessThread};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,14 +51,15 @@ pub enum Order {
     /// Start a process. Answered by [`Report::Spawned`] or [`Report::SpawnFailed`].
     Spawn(Box<Launch>),
     /// Treat this process, which an earlier supervisor started, as the root of `run`.
-    /// Its end is reported as [`Report::Exited`] with [`Ending::Unseen`].
+    /// Its end is reported as [`Report::Exited`], with [`Ending::Unseen`] unless it is our own child.
     Adopt {
         /// The run.
         run: RunId,
         /// Its root process.
         root: Identity,
     },
-    /// Send `signal`, then CONT, to the process group of the run's root process.
+    /// Send `signal`, then CONT, to the process group of the run's root process (of an adopted run: to each
+    /// process of its tree). Without effect once the root has ended. Real-time signals cannot be sent.
     Signal {
         /// The run.
         run: RunId,

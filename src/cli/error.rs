@@ -1,0 +1,168 @@
+//! What a command says when it fails: what is wrong, then what to do next.
+
+use std::fmt;
+use std::io;
+
+use crate::app::client::ClientError;
+use crate::app::client::memory::MemoryError;
+use crate::app::survey::SurveyError;
+use crate::app::world::CrewError;
+use crate::protocol::record::RecordError;
+
+use super::exit::Exit;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum CliError {
+    /// Something to tell.
+    Told {
+        /// The code to end with.
+        exit: Exit,
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// Whoever read our output has closed it (`nightcrew tasks | head`): that is their right, and no error.
+    ReaderGone,
+}
+
+impl CliError {
+    fn told(exit: Exit, message: impl fmt::Display) -> Self {
+        Self::Told { exit, message: message.to_string(), hint: None }
+    }
+    /// It failed.
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::told(Exit::Failed, message)
+    }
+    /// The command line makes no sense.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::told(Exit::Usage, message)
+    }
+    /// What was handed in is refused.
+    pub(crate) fn bad_input(message: impl fmt::Display) -> Self {
+        Self::told(Exit::BadInput, message)
+    }
+    /// There is no such thing.
+    pub(crate) fn nothing_there(message: impl fmt::Display) -> Self {
+        Self::told(Exit::NothingThere, message)
+    }
+    /// No crew, or no supervisor.
+    pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
+        Self::told(Exit::Unavailable, message)
+    }
+    /// Not now.
+    pub(crate) fn try_again(message: impl fmt::Display) -> Self {
+        Self::told(Exit::TryAgain, message)
+    }
+    /// Adds what to do next.
+    pub(crate) fn hint(self, next: impl fmt::Display) -> Self {
+        match self {
+            Self::Told { exit, message, .. } => Self::Told { exit, message, hint: Some(next.to_string()) },
+            Self::ReaderGone => Self::ReaderGone,
+        }
+    }
+    /// An error of standard output.
+    pub(crate) fn of_output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::failed(format_args!("standard output: {error}"))
+        }
+    }
+    /// The code to end with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Told { exit, .. } => *exit,
+            Self::ReaderGone => Exit::Ok,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told { message, hint: Some(hint), .. } => write!(f, "error: {message}\nhint: {hint}"),
+            Self::Told { message, hint: None, .. } => write!(f, "error: {message}"),
+            Self::ReaderGone => Ok(()),
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let text = error.to_string();
+        match error {
+            ClientError::Io { error, .. } => Self::failed(text).hint(remedy(&error)),
+            ClientError::Read { .. } => {
+                Self::failed(text).hint("nightcrew reads regular files of known owners only")
+            }
+            ClientError::Record { error: RecordError::Newer(_), .. } => Self::failed(text),
+            ClientError::Record { .. } => {
+                Self::failed(text).hint("look at the file: it was not written by nightcrew's rules")
+            }
+            ClientError::Memory(MemoryError::NoValue(_)) => Self::usage(text),
+            ClientError::Memory(MemoryError::TooLarge(_)) => Self::bad_input(text),
+            ClientError::Memory(_) => Self::failed(text),
+            ClientError::Payload(_) => Self::bad_input(text)
+                .hint("a payload is JSON: numbers and words as they are, text in \"quotes\""),
+            ClientError::Halted(_) => Self::try_again(text).hint("`nightcrew resume` ends the halt"),
+            ClientError::Stopped { agent, .. } => {
+                Self::try_again(text).hint(format_args!("`nightcrew start {agent}` lets it work again"))
+            }
+            ClientError::NoClaim => Self::nothing_there(text)
+                .hint("`nightcrew claim` takes a task; outside a run, name the task's id"),
+            ClientError::SeveralClaims(_) => Self::usage(text).hint("name the task's id"),
+            ClientError::NotHeld { .. } => {
+                Self::failed(text).hint("`nightcrew tasks --state claimed` tells who holds what")
+            }
+            ClientError::TooLate { .. } => Self::failed(text)
+                .hint("it was handed in for the record and will be refused; drop this work and claim again"),
+        }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    let is = |kind| error.kind() == kind;
+    if is(io::ErrorKind::StorageFull) || is(io::ErrorKind::QuotaExceeded) {
+        "the disk is full: free some space"
+    } else if is(io::ErrorKind::PermissionDenied) {
+        "run this as the user that the crew belongs to"
+    } else if is(io::ErrorKind::ReadOnlyFilesystem) {
+        "the file system is read-only: mount it for writing"
+    } else {
+        "nothing was acknowledged; trying again is safe"
+    }
+}
+
+impl From<SurveyError> for CliError {
+    fn from(error: SurveyError) -> Self {
+        let told = Self::failed(&error);
+        match error {
+            SurveyError::CrewFile(refusal) => told.hint(refusal.remedy),
+            SurveyError::Io { .. } => told,
+        }
+    }
+}
+
+impl From<CrewError> for CliError {
+    fn from(error: CrewError) -> Self {
+        Self::unavailable(&error)
+            .hint("`nightcrew init DIR` makes a crew; `nightcrew --crew DIR VERB` or NIGHTCREW_DIR names one")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_no_error_and_all_else_says_what_to_do() {
+        let gone = CliError::of_output(&io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(gone.exit(), Exit::Ok);
+        let full = CliError::of_output(&io::Error::from(io::ErrorKind::StorageFull)).hint("free some space");
+        assert_eq!(full.exit(), Exit::Failed);
+        assert!(full.to_string().starts_with("error: standard output: "), "{full}");
+        assert!(full.to_string().ends_with("\nhint: free some space"), "{full}");
+    }
+}

@@ -1,0 +1,63 @@
+//! Standard output. A reader that has gone away ends the command quietly.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Prints one line.
+pub(crate) fn say(line: impl fmt::Display) -> Result<(), CliError> {
+    print(format_args!("{line}\n"))
+}
+
+/// Prints text as it is.
+pub(crate) fn print(text: impl fmt::Display) -> Result<(), CliError> {
+    write!(io::stdout().lock(), "{text}").map_err(|error| CliError::of_output(&error))
+}
+
+/// Prints bytes as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| CliError::of_output(&error))
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliError> {
+    let text =
+        serde_json::to_string(value).map_err(|error| CliError::failed(format_args!("as JSON: {error}")))?;
+    say(text)
+}
+
+/// A table whose columns are as wide as what stands in them; the last one is not filled up.
+pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|name| name.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Tells something that does not keep the command from its work, on standard error.
+pub(crate) fn warn(text: impl fmt::Display) {
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(io::stderr().lock(), "warning: {text}");
+}
+
+/// Text of unknown origin as one harmless line: control characters become spaces.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
