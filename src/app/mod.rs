@@ -8,6 +8,7 @@ pub mod logview;
 pub mod overview;
 pub mod scaffold;
 pub mod steward;
+pub mod supervisor;
 pub mod survey;
 pub mod trial;
 pub mod unit;

@@ -24,6 +24,7 @@ mod release;
 mod remember;
 mod restart;
 mod resume;
+mod run;
 mod screen;
 mod start;
 mod status;
@@ -101,6 +102,9 @@ enum Verb {
     /// Take the kill switch away
     #[command(after_long_help = resume::EXAMPLES)]
     Resume(resume::Args),
+    /// Supervise the crew: start its agents and keep them
+    #[command(after_long_help = run::EXAMPLES)]
+    Run(run::Args),
     /// Let stopped agents start again
     #[command(after_long_help = start::EXAMPLES)]
     Start(start::Args),
@@ -154,6 +158,7 @@ impl Verb {
             Self::Release(args) => release::run(args, context),
             Self::Restart(args) => restart::run(args, context),
             Self::Resume(args) => resume::run(args, context),
+            Self::Run(args) => run::run(args, context),
             Self::Start(args) => start::run(args, context),
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
@@ -175,6 +180,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     (
         "Operator's verbs",
         &[
+            "run",
             "init",
             "new",
             "check",

@@ -58,6 +58,14 @@ pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Makes `dir` the working directory of this process, which its children inherit.
+///
+/// # Errors
+/// Those of `chdir(2)`.
+pub fn enter(dir: &Path) -> io::Result<()> {
+    std::env::set_current_dir(dir)
+}
+
 /// The file of this program.
 ///
 /// # Errors

@@ -150,4 +150,6 @@ pub struct Survivor {
 pub trait Processes {
     /// Carries out an order, later and elsewhere; what comes of it is reported.
     fn order(&self, order: Order);
+    /// Nothing of a run is left: what was kept for it can be let go of.
+    fn run_closed(&self, agent: &AgentName, run: &RunId);
 }

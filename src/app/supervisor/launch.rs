@@ -1,0 +1,54 @@
+//! What a process is started with.
+
+use crate::app::catalog::Offer;
+use crate::app::environment::{Inputs, TaskFacts, environment};
+use crate::edge::clock::Clock;
+use crate::edge::processes::{Launch, Processes};
+use crate::edge::store::Store;
+use crate::machine::effect::Grant;
+use crate::protocol::name::RunId;
+
+use super::{Helpers, Supervisor};
+
+impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
+    /// The process of one run: a service's, or a handler's with the task it is granted.
+    pub(super) fn launch_of(&self, run: &RunId, offer: &Offer, grant: Option<&Grant>) -> Launch {
+        let layout = &self.options.layout;
+        let agent = &offer.agent;
+        let payload = layout.payload(agent, run);
+        let facts = grant.map(|grant| TaskFacts {
+            task: grant.lock.task.clone(),
+            token: grant.lock.token,
+            nonce: grant.lock.nonce.clone(),
+            failures: grant.failures,
+            payload: payload.clone(),
+            output: layout.output(agent, &grant.lock.task, grant.lock.token),
+        });
+        // A handler may have several runs at once, and its beats are its own affair: a file each.
+        let heartbeat =
+            if grant.is_some() { layout.heartbeat_of_run(agent, run) } else { layout.heartbeat(agent) };
+        let terms = &self.options.terms;
+        let env = environment(&Inputs {
+            layout,
+            agent,
+            run,
+            manifest: &offer.manifest,
+            crew_file: &terms.crew_file,
+            dot_env: &offer.dot_env,
+            env_file: &offer.env_file,
+            inherited: &terms.inherited,
+            binary_dir: &terms.binary_dir,
+            heartbeat: &heartbeat,
+            task: facts.as_ref(),
+        });
+        Launch {
+            run: run.clone(),
+            agent: agent.clone(),
+            argv: offer.argv.clone(),
+            env,
+            stdin: grant.map(|_| payload),
+            output: layout.pipe(agent, run),
+            workdir: offer.workdir.clone(),
+        }
+    }
+}

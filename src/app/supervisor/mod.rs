@@ -1,0 +1,279 @@
+//! The supervisor's loop: collect what happened, let the machine decide, perform what it decided.
+//!
+//! One thread owns everything here. Helper threads send [`Message`]s into one queue; each turn takes
+//! a bounded number of them, looks at what they point to ([`collect`]), steps the machine, and
+//! performs its effects ([`perform`]). Nothing here waits for a disk: records go to the writer, whose
+//! answers come back as messages. What only people read (status, ready lists) is written at the end of
+//! the turn, once, however often it changed within it ([`publish`]).
+//!
+//! [`Supervisor`] is generic over the store, the clock, the processes and the helper threads, so that a
+//! simulator can stand in for all of them.
+
+mod collect;
+mod launch;
+mod perform;
+mod publish;
+mod recover;
+pub mod run;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+
+use crate::app::catalog::{Catalog, Finding, Offer, Owners, Terms};
+use crate::app::steward::thread::StewardReport;
+use crate::edge::clock::Clock;
+use crate::edge::processes::{Processes, Report};
+use crate::edge::pump::PumpReport;
+use crate::edge::signals::SignalEvent;
+use crate::edge::store::{Store, temp_name};
+use crate::edge::watchdog::{Assignment, Sighting};
+use crate::edge::watches::Hint;
+use crate::edge::writer::Job;
+use crate::edge::writer_thread::WriterReport;
+use crate::machine::{Event, Setup, State};
+use crate::protocol::layout::Layout;
+use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::name::{AgentName, Kind, TaskId};
+use crate::protocol::process::Identity;
+use crate::protocol::status::{Alert, CrewStatus, Refusal};
+use crate::protocol::task::TaskRecord;
+use crate::protocol::time::{Mono, Now, Wall};
+
+/// At least this often everything is looked at, hint or not.
+const SCAN_MS: u64 = 30_000;
+/// The most messages in one turn.
+pub const BATCH_MAX: usize = 256;
+/// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
+const STALL_MS: u64 = 5_000;
+/// A record that ends in the middle is looked at once more after this.
+const SECOND_LOOK_MS: u64 = 1_000;
+
+/// All that can reach the loop.
+#[derive(Debug)]
+pub enum Message {
+    /// From the process thread.
+    Process(Report),
+    /// From the watches.
+    Hint(Hint),
+    /// From the watchdog.
+    Sighting(Sighting),
+    /// From the writer.
+    Writer(WriterReport),
+    /// From the steward.
+    Steward(StewardReport),
+    /// From the log pump.
+    Pump(PumpReport),
+    /// From the signals.
+    Signal(SignalEvent),
+}
+
+/// The helper threads that are told something and answer, if at all, by messages.
+pub trait Helpers {
+    /// Makes changes durable.
+    fn write(&self, job: Job);
+    /// Updates of this agent's memory queue may have arrived; of any, if none is named.
+    fn remember(&self, agent: Option<&AgentName>);
+    /// What is to be watched from now on.
+    fn watch(&self, assignment: Assignment);
+    /// A watched directory was replaced.
+    fn rewatch(&self);
+    /// Files outside `agents/` that belong to agents are to be watched.
+    fn watch_extra(&self, paths: BTreeSet<PathBuf>);
+}
+
+/// What the supervisor is told once, at its start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The crew.
+    pub layout: Layout,
+    /// This process.
+    pub me: Identity,
+    /// Whose files are trusted.
+    pub owners: Owners,
+    /// What holds for every agent.
+    pub terms: Terms,
+    /// The machine's own settings.
+    pub setup: Setup,
+}
+
+/// What the watches pointed at and nobody looked at yet.
+#[derive(Debug, Default)]
+struct ToLookAt {
+    agents: bool,
+    crew_file: bool,
+    switches: bool,
+    all_new_tasks: bool,
+    all_outcomes: bool,
+    all_requests: bool,
+    all_locks: bool,
+    new_tasks: BTreeSet<PathBuf>,
+    outcomes: BTreeSet<PathBuf>,
+    requests: BTreeSet<PathBuf>,
+    locks: BTreeSet<TaskId>,
+}
+
+impl ToLookAt {
+    fn everything() -> Self {
+        Self {
+            agents: true,
+            crew_file: true,
+            switches: true,
+            all_new_tasks: true,
+            all_outcomes: true,
+            all_requests: true,
+            all_locks: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// What was shown last, so that only changes are written.
+#[derive(Debug, Default)]
+struct Shown {
+    ready: BTreeMap<Kind, Vec<TaskId>>,
+    ready_changed: BTreeSet<Kind>,
+    crew: Option<CrewStatus>,
+    assignment: Assignment,
+    watch_changed: bool,
+    forgotten: BTreeSet<AgentName>,
+}
+
+/// The supervisor of one crew.
+pub struct Supervisor<S: Store, C, P, H> {
+    store: S,
+    clock: C,
+    processes: P,
+    helpers: H,
+    options: Options,
+    state: State,
+    catalog: Catalog<S>,
+    offers: BTreeMap<(AgentName, String), Offer>,
+    /// Findings about files that somebody has open for writing, until they are whole.
+    held_back: BTreeMap<AgentName, Vec<Finding>>,
+    being_written: BTreeSet<AgentName>,
+    nameless: BTreeMap<String, Refusal>,
+    warnings: BTreeMap<String, String>,
+    to_look_at: ToLookAt,
+    second_looks: BTreeMap<PathBuf, Mono>,
+    /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
+    unlooked: BTreeSet<(TaskId, AgentName)>,
+    /// Submissions that the machine is deciding about.
+    incoming: BTreeMap<TaskId, TaskRecord>,
+    alerts: BTreeMap<String, Alert>,
+    shown: Shown,
+    next_scan: Mono,
+    /// How long the loop was stopped in all: the machine's clock does not count it.
+    stalled_ms: u64,
+    wanted_to_wake: Option<Mono>,
+    serial: u64,
+    started: Wall,
+    ended: bool,
+}
+
+impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
+    /// A supervisor that has looked at nothing yet; [`Supervisor::recover`] comes first.
+    pub fn new(store: S, clock: C, processes: P, helpers: H, catalog: Catalog<S>, options: Options) -> Self {
+        let now = clock.now();
+        Self {
+            state: State::new(options.setup.clone()),
+            store,
+            clock,
+            processes,
+            helpers,
+            catalog,
+            offers: BTreeMap::new(),
+            held_back: BTreeMap::new(),
+            being_written: BTreeSet::new(),
+            nameless: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+            to_look_at: ToLookAt::everything(),
+            second_looks: BTreeMap::new(),
+            unlooked: BTreeSet::new(),
+            incoming: BTreeMap::new(),
+            alerts: BTreeMap::new(),
+            shown: Shown::default(),
+            next_scan: now.mono.plus(SCAN_MS),
+            stalled_ms: 0,
+            wanted_to_wake: None,
+            serial: 0,
+            started: now.wall,
+            ended: false,
+            options,
+        }
+    }
+
+    /// One turn: takes the messages, acts on them and on what is due.
+    pub fn turn(&mut self, messages: impl IntoIterator<Item = Message>) {
+        let now = self.read_clock();
+        for message in messages {
+            self.collect(now, message);
+        }
+        if self.next_scan <= now.mono {
+            self.next_scan = now.mono.plus(SCAN_MS);
+            self.to_look_at = ToLookAt::everything();
+            self.helpers.remember(None);
+        }
+        self.look(now);
+        self.step(now, Event::Tick);
+        self.publish(now);
+    }
+
+    /// When the loop should turn next though no message came, in milliseconds from now.
+    pub fn wait_ms(&mut self) -> u64 {
+        let now = self.clock.now().mono.0.saturating_sub(self.stalled_ms);
+        let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
+        let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look];
+        let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_scan);
+        self.wanted_to_wake = Some(Mono(now).max(next));
+        next.0.saturating_sub(now)
+    }
+
+    /// Lets go of everything without another word: what it would write about is not there any more.
+    pub fn abandon(&mut self) {
+        log::error!("the state directory is gone or another: agents are stopped, nothing more is written");
+        self.ended = true;
+    }
+
+    /// True once the machine has asked to end.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Reads the clock for this turn. If the loop overslept by far, the whole machine was paused, and so
+    /// were our own eyes: the time in between is nobody's silence and does not count.
+    fn read_clock(&mut self) -> Now {
+        let real = self.clock.now();
+        let mut mono = Mono(real.mono.0.saturating_sub(self.stalled_ms));
+        if let Some(wanted) = self.wanted_to_wake.take() {
+            let overslept = mono.since(wanted);
+            if overslept > STALL_MS {
+                self.stalled_ms += overslept;
+                mono = wanted;
+                log::warn!("the loop stood still for {overslept} ms; deadlines are moved by as much");
+                self.note(Wall(real.wall.0), Fact::SupervisorPaused { gap_ms: overslept });
+            }
+        }
+        Now { mono, wall: real.wall }
+    }
+
+    /// Steps the machine and performs what it wants, with what follows from that.
+    fn step(&mut self, now: Now, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.state.step(now, event) {
+                self.perform(now, effect, &mut events);
+            }
+        }
+    }
+
+    /// Records a fact; nothing waits for it.
+    fn note(&self, at: Wall, fact: Fact) {
+        self.helpers.write(Job { entries: vec![Entry { at, fact }], ..Job::default() });
+    }
+
+    fn temp(&mut self) -> PathBuf {
+        self.serial += 1;
+        temp_name(&self.options.layout.tmp_of_supervisor(), self.options.me.pid, self.serial)
+    }
+}

@@ -1,0 +1,113 @@
+//! What is shown at the end of a turn: status files, ready lists, what the watchdog watches.
+//!
+//! None of it is a truth: all is derived from the machine and written anew at the next start. So it is
+//! published whole, but not made durable, and only where it changed.
+
+use std::path::Path;
+
+use crate::edge::clock::Clock;
+use crate::edge::processes::Processes;
+use crate::edge::store::Store;
+use crate::edge::watchdog::{Assignment, Subject, Tree};
+use crate::protocol::record::{self, VERSION};
+use crate::protocol::status::CrewStatus;
+use crate::protocol::time::Now;
+
+use super::{Helpers, Supervisor};
+
+impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
+    pub(super) fn publish(&mut self, _now: Now) {
+        for agent in self.state.take_changed() {
+            if let Some(status) = self.state.agent_status(&agent) {
+                let path = self.options.layout.status(&agent);
+                self.show(&path, &record::encode(&status));
+            }
+        }
+        for agent in std::mem::take(&mut self.shown.forgotten) {
+            if self.state.agent_status(&agent).is_none()
+                && let Err(error) = self.store.unlink(&self.options.layout.status(&agent))
+            {
+                log::warn!("status of {agent}: {error}");
+            }
+        }
+        self.publish_ready();
+        self.publish_crew();
+        if std::mem::take(&mut self.shown.watch_changed) {
+            self.assign();
+        }
+    }
+
+    fn publish_ready(&mut self) {
+        for kind in std::mem::take(&mut self.shown.ready_changed) {
+            let list = self.state.ready_list(&kind);
+            let path = self.options.layout.ready(&kind);
+            if self.shown.ready.get(&kind).map_or(&[][..], Vec::as_slice) == list {
+                continue;
+            }
+            let text: String = list.iter().map(|id| format!("{id}\n")).collect();
+            self.show(&path, text.as_bytes());
+            if list.is_empty() {
+                self.shown.ready.remove(&kind);
+            } else {
+                self.shown.ready.insert(kind, list);
+            }
+        }
+    }
+
+    fn publish_crew(&mut self) {
+        let summary = self.state.summary();
+        let status = CrewStatus {
+            v: VERSION,
+            supervisor: self.options.me.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            since: self.started,
+            state: summary.state,
+            warnings: self.warnings.values().cloned().chain(summary.warnings).collect(),
+            refusals: self.nameless.values().cloned().collect(),
+            tasks_open: summary.tasks_open,
+        };
+        if self.shown.crew.as_ref() != Some(&status) {
+            let path = self.options.layout.crew_status();
+            self.show(&path, &record::encode(&status));
+            self.shown.crew = Some(status);
+        }
+    }
+
+    fn show(&mut self, path: &Path, bytes: &[u8]) {
+        let temp = self.temp();
+        if let Err(error) = self.store.publish_volatile(&temp, path, bytes) {
+            // It is shown again when it changes; nothing rests on it.
+            log::warn!("{}: {error}", path.display());
+        }
+    }
+
+    fn assign(&mut self) {
+        let layout = &self.options.layout;
+        let (pace_ms, watched) = self.state.watched();
+        let mut assignment = Assignment { pace_ms, ..Assignment::default() };
+        for run in watched {
+            if run.beats {
+                assignment.files.push((Subject::Beat(run.run.clone()), layout.heartbeat(&run.agent)));
+            }
+            if run.output {
+                assignment.files.push((Subject::Output(run.run.clone()), layout.log(&run.agent)));
+            }
+            if let (Some(limit), Some(root)) = (run.max_rss, run.process) {
+                assignment.trees.push(Tree { run: run.run, root, limit });
+            }
+        }
+        for task in self.state.watched_locks() {
+            let path = layout.lock(&task);
+            assignment.files.push((Subject::Lock(task), path));
+        }
+        if assignment != self.shown.assignment {
+            self.helpers.watch(assignment.clone());
+            self.shown.assignment = assignment;
+        }
+    }
+
+    /// Directories outside `agents/` whose files belong to agents.
+    pub(super) fn show_extra_watches(&self) {
+        self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
+    }
+}

@@ -1,0 +1,173 @@
+//! What an earlier supervisor left: looked at once, before the first turn.
+//!
+//! The order matters. Survivors come before locks, so that a lock whose run still lives is not taken for
+//! a dead one's. The ledger's tail comes before the tasks: an outcome that it accepted, but that the
+//! record does not show, is carried out, not repeated.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::edge::clock::Clock;
+use crate::edge::processes::{Processes, Survivor};
+use crate::edge::store::{Store, parent};
+use crate::edge::writer::{Change, Job};
+use crate::machine::Event;
+use crate::machine::event::{Accepted, Found};
+use crate::protocol::layout::{RECORD_EXT, Shelf};
+use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::name::{AgentName, TaskId};
+use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
+use crate::protocol::task::{Outcome, Verdict};
+use crate::protocol::time::Now;
+use crate::protocol::tokens::Tokens;
+
+use super::collect::LISTED_MAX;
+use super::{Helpers, Supervisor, ToLookAt};
+
+/// The highest fencing token that may have been given out; 0 in a new crew.
+///
+/// # Errors
+/// If the counter is there and cannot be read: to go on would be to give tokens out again.
+pub(super) fn token_floor<S: Store>(store: &S, path: &Path) -> Result<u64, String> {
+    if store.stat(path).map_err(|error| format!("{}: {error}", path.display()))?.is_none() {
+        return Ok(0);
+    }
+    let blob = store.read(path, SMALL_LEN_MAX).map_err(|error| format!("{}: {error}", path.display()))?;
+    let tokens: Tokens = record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(tokens.reserved)
+}
+
+impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
+    /// Takes up what is there. `tail` is the end of the ledger, `survivors` what still runs.
+    pub fn recover(&mut self, survivors: Vec<Survivor>, tail: &[(u64, String)]) {
+        let now = self.clock.now();
+        let (pid, version) = (self.options.me.pid, env!("CARGO_PKG_VERSION").to_owned());
+        self.note(now.wall, Fact::SupervisorStarted { pid, version });
+        self.clear_temporary_files();
+        for Survivor { run, agent, root } in survivors {
+            log::info!("{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped", root.pid);
+            self.step(now, Event::SurvivorFound(run, agent, root));
+        }
+        self.recover_finished(now);
+        self.look_at_switches(now);
+        self.recover_tasks(now, &accepted_in(tail));
+        // Everything else is found by looking, as in any turn.
+        self.to_look_at = ToLookAt::everything();
+    }
+
+    fn clear_temporary_files(&self) {
+        let dir = self.options.layout.tmp_of_supervisor();
+        for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
+            if let Err(error) = self.store.unlink(&dir.join(&entry.name)) {
+                log::warn!("{}: {error}", dir.join(&entry.name).display());
+            }
+        }
+    }
+
+    fn recover_finished(&mut self, now: Now) {
+        let dir = self.options.layout.finished_dir();
+        for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
+            let Ok(agent) = entry.name.parse::<AgentName>() else { continue };
+            let digest = self.store.read(&dir.join(&entry.name), SMALL_LEN_MAX).ok();
+            let digest = digest.and_then(|blob| String::from_utf8(blob.bytes).ok());
+            if let Some(digest) = digest {
+                self.step(now, Event::FinishedBefore(agent, digest.trim().to_owned()));
+            }
+        }
+    }
+
+    fn recover_tasks(&mut self, now: Now, accepted: &BTreeMap<TaskId, Accepted>) {
+        let dir = self.options.layout.tasks();
+        let entries = match self.store.list(&dir, LISTED_MAX) {
+            Ok(entries) => entries,
+            Err(error) => {
+                log::error!("{}: {error}", dir.display());
+                return;
+            }
+        };
+        let ids = entries.iter().filter_map(|entry| {
+            entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?.parse::<TaskId>().ok()
+        });
+        for id in ids {
+            self.recover_task(now, &id, accepted.get(&id));
+        }
+    }
+
+    fn recover_task(&mut self, now: Now, id: &TaskId, accepted: Option<&Accepted>) {
+        let record = match self.read_task(id) {
+            Ok(record) => record,
+            Err(why) => {
+                let path = self.options.layout.task(id);
+                self.reject(now, &path, "task", &why);
+                return;
+            }
+        };
+        if self.ended(id).is_some_and(|ended| ended.nonce == record.nonce) && !self.was_replayed(id, record.token) {
+            // The record was moved to its shelf, and a crash came before this name was removed.
+            let layout = &self.options.layout;
+            let last = vec![
+                Change::Remove { path: layout.task(id) },
+                Change::Remove { path: layout.lock(id) },
+            ];
+            self.helpers.write(Job { last, ..Job::default() });
+            return;
+        }
+        let accepted = accepted.filter(|accepted| {
+            accepted.outcome.token == record.token && !record.decided.contains(&accepted.outcome.nonce)
+        });
+        let found = Found {
+            id: id.clone(),
+            kind: record.kind,
+            nonce: record.nonce,
+            token: record.token,
+            phase: record.state,
+            failures: record.failures,
+            deferrals: record.deferrals,
+            not_before: record.not_before,
+            accepted: accepted.cloned(),
+        };
+        self.step(now, Event::TaskFound(found));
+    }
+
+    /// True if the record on the shelf is older than the open one: it was copied back, not moved.
+    fn was_replayed(&self, id: &TaskId, token: u64) -> bool {
+        [Shelf::Done, Shelf::Dead].into_iter().any(|shelf| {
+            let blob = self.store.read(&self.options.layout.ended(shelf, id), record::RECORD_LEN_MAX * 2);
+            let ended = blob.ok().and_then(|blob| record::decode::<crate::protocol::task::TaskRecord>(&blob.bytes).ok());
+            ended.is_some_and(|ended| ended.token < token && shelf == Shelf::Done)
+        })
+    }
+}
+
+/// The outcomes that the ledger's tail accepted, by task; the last of each counts.
+fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
+    let mut accepted = BTreeMap::new();
+    for (_, line) in tail {
+        let Ok(Entry { fact, .. }) = serde_json::from_str::<Entry>(line) else { continue };
+        if let Fact::Outcome { task, token, nonce, agent, status, error, next } = fact {
+            let status = match status.as_str() {
+                "done" => Verdict::Done,
+                "retry" => Verdict::Retry,
+                _ => Verdict::Failed,
+            };
+            let outcome = Outcome { v: VERSION, task: task.clone(), token, nonce, status, error };
+            accepted.insert(task, Accepted { agent, outcome, dead: next == "dead" });
+        }
+    }
+    accepted
+}
+
+/// Makes every directory of the crew's state, and their names durable.
+///
+/// # Errors
+/// The path and the reason.
+pub(super) fn make_directories<S: Store>(store: &S, directories: &[std::path::PathBuf]) -> Result<(), String> {
+    for dir in directories {
+        let made = store.stat(dir).and_then(|found| match found {
+            Some(_) => Ok(()),
+            None => store.create_dir(dir).and_then(|()| store.sync_dir(parent(dir))),
+        });
+        made.map_err(|error| format!("{}: {error}", dir.display()))?;
+    }
+    Ok(())
+}

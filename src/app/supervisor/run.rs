@@ -1,0 +1,322 @@
+//! A supervisor in the real world: takes the crew, starts the helper threads, turns until it is over.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::app::catalog::Catalog;
+use crate::app::steward::Steward;
+use crate::app::steward::thread::{StewardReport, StewardThread};
+use crate::app::survey::{Survey, SurveyError};
+use crate::app::world::Environment;
+use crate::edge::clock::{Clock, SystemClock};
+use crate::edge::environment as own;
+use crate::edge::files::FsStore;
+use crate::edge::flock::{CrewLock, LockError};
+use crate::edge::log::SegmentedLog;
+use crate::edge::processes::{Config, Order, ProcessThread, Processes, Report, own_identity, survivors};
+use crate::edge::pump::Pump;
+use crate::edge::signals::Signals;
+use crate::edge::watchdog::{Assignment, Watchdog};
+use crate::edge::watches::{Area, Hint, Scope, Watches};
+use crate::edge::writer::{Job, Writer};
+use crate::edge::writer_thread::WriterThread;
+use crate::machine::Setup;
+use crate::protocol::holder::Holder;
+use crate::protocol::layout::Layout;
+use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::name::{AgentName, RunId};
+
+use super::recover::{make_directories, token_floor};
+use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
+
+/// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
+const TAIL_LEN: u64 = 1024 * 1024;
+/// How long the writer may take to flush at the end.
+const FLUSH: Duration = Duration::from_secs(60);
+/// How long the steward may take to apply what is queued at the end.
+const STEWARD_FLUSH: Duration = Duration::from_secs(30);
+
+/// Why a supervisor did not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another one holds the crew, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The crew cannot be looked at.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// Something that is needed could not be had.
+    #[error("{what}: {why}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why, with the path.
+        why: String,
+    },
+    /// `state/` was removed or replaced while it was in use.
+    #[error("{0} was removed or replaced: nothing in it is what this supervisor knows; start it again")]
+    StateGone(PathBuf),
+}
+
+fn start<T>(what: &'static str, result: Result<T, impl std::fmt::Display>) -> Result<T, RunError> {
+    result.map_err(|why| RunError::Start { what, why: why.to_string() })
+}
+
+/// The processes of the real world: the process thread, with each run's output pumped to its log.
+struct RealProcesses {
+    thread: ProcessThread,
+    pump: Arc<Pump>,
+}
+
+impl Processes for RealProcesses {
+    fn order(&self, order: Order) {
+        if let Order::Spawn(launch) = &order
+            && let Err(error) = self.pump.open(&launch.agent, &launch.run)
+        {
+            // The process still gets its pipe, and the next supervisor finds it.
+            log::error!("the output of {} cannot be read: {error}", launch.agent);
+        }
+        self.thread.order(order);
+    }
+    fn run_closed(&self, agent: &AgentName, run: &RunId) {
+        self.pump.close(agent, run);
+    }
+}
+
+/// The helper threads of the real world.
+struct RealHelpers {
+    writer: WriterThread,
+    steward: StewardThread,
+    watchdog: Watchdog,
+    watch_orders: Sender<WatchOrder>,
+}
+
+impl Helpers for RealHelpers {
+    fn write(&self, job: Job) {
+        if self.writer.push(job).is_err() {
+            log::error!("the writer's queue is full: a record is lost");
+        }
+    }
+    fn remember(&self, agent: Option<&AgentName>) {
+        match agent {
+            Some(agent) => self.steward.hint(agent.clone()),
+            None => self.steward.rescan(),
+        }
+    }
+    fn watch(&self, assignment: Assignment) {
+        self.watchdog.assign(assignment);
+    }
+    fn rewatch(&self) {
+        let _ = self.watch_orders.send(WatchOrder::Again);
+    }
+    fn watch_extra(&self, paths: BTreeSet<PathBuf>) {
+        let _ = self.watch_orders.send(WatchOrder::Extra(paths));
+    }
+}
+
+enum WatchOrder {
+    Again,
+    Extra(BTreeSet<PathBuf>),
+}
+
+/// Supervises the crew until it is told to stop, or, `until_idle`, until nothing is left to do.
+///
+/// # Errors
+/// [`RunError`]; what could not be done for one agent is in its status, and no error here.
+pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
+    let clock = SystemClock::new();
+    let me = start("this process", own_identity())?;
+    let lock = CrewLock::acquire(&layout, &Holder::new(me.clone(), clock.now().wall))?;
+    let survey = Survey::new(layout.clone(), environment)?;
+    let store = survey.store.clone();
+    start("state", make_directories(&store, &layout.directories()))?;
+    start("the crew's directory", own::enter(layout.crew()))?;
+    let floor = start("fencing tokens", token_floor(&store, &layout.tokens()))?;
+
+    // Unbounded, because a helper thread that waited for room could wait for a loop that waits for it.
+    // Each source is bounded by what it watches: runs, tickets, directories.
+    let (sender, messages) = crossbeam_channel::unbounded::<Message>();
+    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), &layout, me.pid))?;
+    for aside in &recovery.aside {
+        log::warn!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
+    }
+    let tail = start("the ledger", writer.tail(TAIL_LEN))?;
+    let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
+    let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
+    let steward = Steward::new(store.clone(), layout.clone(), journal);
+    let steward = start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
+    let pump = Arc::new(start("the log pump", Pump::start(layout.clone(), deliver(&sender, Message::Pump)))?);
+    let launcher = start("our own binary", own::binary())?;
+    let config = Config { crew: layout.crew().to_path_buf(), launcher };
+    let (thread, waker) =
+        start("the process thread", ProcessThread::start(config, deliver(&sender, Message::Process)))?;
+    let signals = Signals::start(deliver(&sender, Message::Signal), move || waker.wake());
+    let _signals = start("signals", signals)?;
+    let watchdog = Watchdog::start(store.clone(), layout.canary(), deliver(&sender, Message::Sighting));
+    let watchdog = start("the watchdog", watchdog)?;
+    let (watch_orders, orders) = crossbeam_channel::unbounded();
+
+    let setup = Setup {
+        boot: me.boot.clone(),
+        ns: me.ns,
+        tasks_at_once: tasks_at_once(&survey),
+        token_floor: floor,
+        until_idle,
+        seed: crate::app::world::randomness().u64(..),
+    };
+    let catalog = Catalog::new(store.clone(), layout.clone(), survey.owners, survey.terms.clone());
+    let options = Options { layout: layout.clone(), me, owners: survey.owners, terms: survey.terms, setup };
+    let helpers = RealHelpers { writer, steward, watchdog, watch_orders };
+    let mut eyes = Eyes { watches: None, orders, layout: layout.clone(), extra: BTreeSet::new() };
+    eyes.open(&sender);
+    let processes = RealProcesses { thread, pump };
+    let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
+    supervisor.recover(survivors(layout.crew()), &tail);
+    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock, &layout);
+    finish(supervisor, &messages);
+    ended
+}
+
+fn deliver<T: 'static>(
+    sender: &Sender<Message>,
+    wrap: impl Fn(T) -> Message + Send + 'static,
+) -> impl Fn(T) + Send + 'static {
+    let sender = sender.clone();
+    move |report| {
+        // The loop is gone only when the whole process is about to end.
+        let _ = sender.send(wrap(report));
+    }
+}
+
+fn tasks_at_once(survey: &Survey) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    survey.terms.crew_file.host.tasks_at_once.map_or(2 * cores, |count| count as usize)
+}
+
+type RealSupervisor = Supervisor<FsStore, SystemClock, RealProcesses, RealHelpers>;
+
+fn turn_until_over(
+    supervisor: &mut RealSupervisor,
+    messages: &Receiver<Message>,
+    eyes: &mut Eyes,
+    sender: &Sender<Message>,
+    lock: &CrewLock,
+    layout: &Layout,
+) -> Result<(), RunError> {
+    supervisor.turn([]);
+    while !supervisor.has_ended() {
+        eyes.adjust(sender);
+        let first = match messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        };
+        if first.as_ref().is_none_or(may_concern_state) && !start("the crew's lock", lock.is_intact())? {
+            // What would be written now would be written into a directory of somebody else's making.
+            supervisor.abandon();
+            return Err(RunError::StateGone(layout.state()));
+        }
+        supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
+    }
+    Ok(())
+}
+
+/// True if a message may be the trace of a state directory that is gone.
+fn may_concern_state(message: &Message) -> bool {
+    matches!(message, Message::Hint(Hint::Lost { .. } | Hint::Rescan))
+}
+
+/// Applies what is queued, makes all records durable, and ends the helper threads.
+fn finish(supervisor: RealSupervisor, messages: &Receiver<Message>) {
+    let now = supervisor.clock.now();
+    let mut supervisor = supervisor;
+    supervisor.helpers.steward.stop();
+    let deadline = now.mono.plus(u64::try_from(STEWARD_FLUSH.as_millis()).unwrap_or(u64::MAX));
+    loop {
+        let left = deadline.since(supervisor.clock.now().mono);
+        match messages.recv_timeout(Duration::from_millis(left)) {
+            Ok(Message::Steward(StewardReport::Stopped)) => break,
+            Ok(message @ (Message::Steward(_) | Message::Writer(_))) => supervisor.turn([message]),
+            Ok(Message::Process(Report::TreeGone { .. }) | _) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                log::error!("the steward did not end in time; what is queued is applied at the next start");
+                break;
+            }
+        }
+    }
+    let Supervisor { helpers, processes, .. } = supervisor;
+    let why = "in order".to_owned();
+    let entry = Entry { at: now.wall, fact: Fact::SupervisorStopped { why } };
+    helpers.write(Job { entries: vec![entry], ..Job::default() });
+    if let Err(error) = helpers.writer.finish(FLUSH) {
+        log::error!("not everything could be made durable: {error}");
+    }
+    drop(processes);
+}
+
+/// The watches, which live with the loop's thread but outside its logic.
+struct Eyes {
+    watches: Option<Watches>,
+    orders: Receiver<WatchOrder>,
+    layout: Layout,
+    extra: BTreeSet<PathBuf>,
+}
+
+impl Eyes {
+    fn open(&mut self, sender: &Sender<Message>) {
+        self.watches = match Watches::start(deliver(sender, Message::Hint)) {
+            Ok(watches) => Some(watches),
+            Err(error) => {
+                let _ = sender.send(Message::Hint(Hint::Failed(error.to_string())));
+                None
+            }
+        };
+        self.watch_all(sender);
+    }
+
+    fn watch_all(&mut self, sender: &Sender<Message>) {
+        let layout = &self.layout;
+        let places = [
+            (layout.agents(), Area::Agents, Scope::Entries),
+            (layout.halt(), Area::State, Scope::File),
+            (layout.supervisor_lock(), Area::State, Scope::File),
+            (layout.stopped_dir(), Area::Stopped, Scope::Entries),
+            (layout.requests(), Area::Requests, Scope::Entries),
+            (layout.new_tasks(), Area::NewTasks, Scope::Entries),
+            (layout.tasks(), Area::Tasks, Scope::Entries),
+            (layout.outcomes(), Area::Outcomes, Scope::Tree),
+            (layout.queues(), Area::Queue, Scope::Tree),
+            (layout.crew_file(), Area::CrewFile, Scope::File),
+        ];
+        let extra = self.extra.iter().map(|path| (path.clone(), Area::Extra, Scope::Entries));
+        let Some(watches) = &mut self.watches else { return };
+        for (path, area, scope) in places.into_iter().chain(extra) {
+            if let Err(error) = watches.watch(&path, area, scope) {
+                let _ = sender.send(Message::Hint(Hint::Failed(format!("{}: {error}", path.display()))));
+            }
+        }
+    }
+
+    fn adjust(&mut self, sender: &Sender<Message>) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                WatchOrder::Again => self.watch_all(sender),
+                WatchOrder::Extra(paths) => {
+                    let Some(watches) = &mut self.watches else { continue };
+                    for gone in self.extra.difference(&paths) {
+                        watches.unwatch(gone, Area::Extra);
+                    }
+                    for new in paths.difference(&self.extra) {
+                        if let Err(error) = watches.watch(new, Area::Extra, Scope::Entries) {
+                            log::warn!("{}: {error}", new.display());
+                        }
+                    }
+                    self.extra = paths;
+                }
+            }
+        }
+    }
+}

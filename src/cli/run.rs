@@ -1,0 +1,70 @@
+//! `nightcrew run`: supervises the crew.
+
+use std::io::{IsTerminal, Write};
+
+use crate::app::supervisor::run::{RunError, run as supervise};
+
+use super::context::Context;
+use super::error::CliError;
+use super::exit::Exit;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  nightcrew run                  supervise the crew until TERM or INT
+  nightcrew run --until-idle     end when nothing is left to do
+  RUST_LOG=debug nightcrew run   say more
+
+TERM or INT drains: no new work, agents get their stop_signal, and after their stop_grace what is left
+of them is killed. A second one skips the grace. HUP looks at everything again.";
+
+/// How the supervisor's own messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// End when every service has settled, no task waits or runs, and nothing was submitted for 2 s
+    #[arg(long)]
+    until_idle: bool,
+
+    /// How messages are written (default: text on a terminal, else json)
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<Format>,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let layout = context.layout()?;
+    let format = args.log.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
+    start_logging(format);
+    match supervise(layout, context.environment(), args.until_idle) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error @ RunError::Lock(_)) => {
+            Err(CliError::try_again(error).hint("see what it does with `nightcrew status`, or end it with `kill PID`"))
+        }
+        Err(error @ RunError::Survey(_)) => Err(CliError::failed(error).hint("see `nightcrew check`")),
+        Err(error @ (RunError::Start { .. } | RunError::StateGone(_))) => Err(CliError::failed(error)),
+    }
+}
+
+fn start_logging(format: Format) {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    if format == Format::Json {
+        builder.format(|out, record| {
+            let line = serde_json::json!({
+                "at": out.timestamp_millis().to_string(),
+                "level": record.level().as_str().to_ascii_lowercase(),
+                "text": record.args().to_string(),
+            });
+            writeln!(out, "{line}")
+        });
+    } else {
+        builder.format_target(false).format_timestamp_millis();
+    }
+    // Only tests set a logger before; then theirs is as good.
+    let _ = builder.try_init();
+}
