@@ -1,6 +1,6 @@
 //! Standard output. A reader that has gone away ends the command quietly.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -40,7 +40,8 @@ pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
         for (cell, width) in cells.zip(&widths) {
-            text.push_str(&format!("{cell:<width$}  "));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{cell:<width$}  ");
         }
         format!("{}\n", text.trim_end())
     };
