@@ -1,6 +1,15 @@
 //! Where decisions meet the world: the loop asks the machine and performs what it says through the edge;
 //! commands do their part by files alone.
 
+pub mod catalog;
 pub mod client;
+pub mod environment;
+pub mod logview;
+pub mod overview;
+pub mod scaffold;
+pub mod survey;
+pub mod trial;
+pub mod unit;
+pub mod wake;
 pub mod steward;
 pub mod world;

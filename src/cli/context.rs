@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::app::client::finish::Held;
 use crate::app::client::{Caller, Client};
+use crate::app::survey::Survey;
 use crate::app::world::{self, Clock, Disk, Environment, SystemClock};
 use crate::protocol::layout::{
     ENV_AGENT, ENV_DIR, ENV_HEARTBEAT, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN, Layout,
@@ -74,6 +75,11 @@ impl Context {
     /// The heartbeat file of this run.
     pub(crate) fn heartbeat(&self) -> Option<PathBuf> {
         self.environment.get(ENV_HEARTBEAT).map(PathBuf::from)
+    }
+
+    /// A look at the agents of this crew, without a supervisor.
+    pub(crate) fn survey(&self) -> Result<Survey, CliError> {
+        Ok(Survey::new(self.layout()?, &self.environment)?)
     }
 
     /// A path as the caller means it, made absolute.

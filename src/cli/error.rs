@@ -5,6 +5,7 @@ use std::io;
 
 use crate::app::client::ClientError;
 use crate::app::client::memory::MemoryError;
+use crate::app::survey::SurveyError;
 use crate::app::world::CrewError;
 use crate::protocol::record::RecordError;
 
@@ -131,6 +132,16 @@ fn remedy(error: &io::Error) -> &'static str {
         "the file system is read-only: mount it for writing"
     } else {
         "nothing was acknowledged; trying again is safe"
+    }
+}
+
+impl From<SurveyError> for CliError {
+    fn from(error: SurveyError) -> Self {
+        let told = Self::failed(&error);
+        match error {
+            SurveyError::CrewFile(refusal) => told.hint(refusal.remedy),
+            SurveyError::Io { .. } => told,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A new verb needs its file, a line in [`Verb`], one in [`Verb::run`], and its name in [`GROUPS`].
 
 mod beat;
+mod check;
 mod chosen;
 mod claim;
 mod completions;
@@ -13,8 +14,11 @@ mod exec_agent;
 mod exit;
 mod fail;
 mod halt;
+mod init;
 mod input;
+mod logs;
 mod man;
+mod new;
 mod recall;
 mod release;
 mod remember;
@@ -22,10 +26,13 @@ mod restart;
 mod resume;
 mod screen;
 mod start;
+mod status;
 mod stop;
 mod submit;
 mod supervision;
 mod tasks;
+mod try_agent;
+mod unit;
 #[cfg(test)]
 mod tests;
 
@@ -106,6 +113,27 @@ enum Verb {
     /// List tasks and where each stands
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
+    /// Validate nightcrew.toml and all manifests, and say how each agent would run
+    #[command(after_long_help = check::EXAMPLES)]
+    Check(check::Args),
+    /// Make a crew with a first agent
+    #[command(after_long_help = init::EXAMPLES)]
+    Init(init::Args),
+    /// Show what agents printed, merged by time
+    #[command(after_long_help = logs::EXAMPLES)]
+    Logs(logs::Args),
+    /// Make an agent from a template
+    #[command(after_long_help = new::EXAMPLES)]
+    New(new::Args),
+    /// Show where each agent stands, and why
+    #[command(after_long_help = status::EXAMPLES)]
+    Status(status::Args),
+    /// Run an agent once, here
+    #[command(after_long_help = try_agent::EXAMPLES)]
+    Try(try_agent::Args),
+    /// Print a systemd unit for this crew and user
+    #[command(after_long_help = unit::EXAMPLES)]
+    Unit(unit::Args),
     /// Become an agent in another directory; the supervisor calls this
     #[command(hide = true)]
     ExecAgent(exec_agent::Args),
@@ -130,6 +158,13 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Check(args) => check::run(args, context),
+            Self::Init(args) => init::run(args, context),
+            Self::Logs(args) => logs::run(args, context),
+            Self::New(args) => new::run(args, context),
+            Self::Status(args) => status::run(args, context),
+            Self::Try(args) => try_agent::run(args, context),
+            Self::Unit(args) => unit::run(args, context),
             Self::ExecAgent(args) => exec_agent::run(args, context),
         }
     }
@@ -139,7 +174,7 @@ impl Verb {
 const GROUPS: &[(&str, &[&str])] = &[
     (
         "Operator's verbs",
-        &["submit", "tasks", "halt", "resume", "stop", "start", "restart", "completions", "man"],
+        &["init", "new", "check", "try", "status", "logs", "unit", "submit", "tasks", "halt", "resume", "stop", "start", "restart", "completions", "man"],
     ),
     ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "remember", "recall"]),
 ];
@@ -203,12 +238,12 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     }
 }
 
-/// The bare binary: how to begin where there is no crew.
+/// The bare binary: the crew's status, or how to begin where there is no crew.
 fn begin(context: &Context) -> Result<Exit, CliError> {
-    match context.layout() {
-        Ok(layout) => screen::say(format_args!("The crew is in {}.", layout.crew().display()))?,
-        Err(_) => screen::print(BEGIN)?,
+    if context.layout().is_ok() {
+        return status::run(&status::Args::default(), context);
     }
+    screen::print(BEGIN)?;
     Ok(Exit::Ok)
 }
 

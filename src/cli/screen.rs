@@ -32,6 +32,27 @@ pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliError> {
     say(text)
 }
 
+/// A table whose columns are as wide as what stands in them; the last one is not filled up.
+pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|name| name.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
 /// Tells something that does not keep the command from its work, on standard error.
 pub(crate) fn warn(text: impl fmt::Display) {
     // Whoever closed standard error does not want to know.

@@ -52,6 +52,20 @@ impl Environment {
     }
 }
 
+/// The user that this process acts as (its effective uid).
+#[must_use]
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The file of this program.
+///
+/// # Errors
+/// If `/proc` is not mounted.
+pub fn binary() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

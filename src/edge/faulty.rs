@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::files::FsStore;
@@ -101,6 +101,13 @@ impl Store for Faulty {
     fn touch(&self, path: &Path) -> io::Result<bool> {
         self.called_on("touch", path)?;
         self.inner.touch(path)
+    }
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.called_on("set_mode", path)?;
+        self.inner.set_mode(path, mode)
+    }
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.inner.resolve(path)
     }
     fn list(&self, dir: &Path, max: usize) -> io::Result<Vec<Entry>> {
         self.inner.list(dir, max)

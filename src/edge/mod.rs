@@ -12,6 +12,7 @@ pub mod environment;
 mod faulty;
 pub mod files;
 pub mod flock;
+pub mod foreground;
 pub mod launcher;
 pub mod log;
 pub mod processes;

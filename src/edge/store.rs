@@ -135,6 +135,16 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `lstat(2)` but for `ENOENT` and `ENOTDIR`.
     fn stat(&self, path: &Path) -> io::Result<Option<Signature>>;
+    /// Sets the permissions of a file, without following a symlink.
+    ///
+    /// # Errors
+    /// Those of `fchmodat(2)`.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Where a path leads: absolute, every symlink in it followed.
+    ///
+    /// # Errors
+    /// Those of `realpath(3)`; `NotFound` if the path, or what it leads to, is missing.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
     /// Up to `max` entries of a directory, in no order; an empty list if it is missing. What begins with a
     /// dot is left out.
     ///

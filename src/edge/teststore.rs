@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::store::{Blob, Entry, ReadError, Signature, Store};
 
@@ -47,6 +47,12 @@ impl Store for TestStore {
         Ok(bytes)
     }
     fn touch(&self, _: &Path) -> io::Result<bool> {
+        Err(unneeded())
+    }
+    fn set_mode(&self, _: &Path, _: u32) -> io::Result<()> {
+        Err(unneeded())
+    }
+    fn resolve(&self, _: &Path) -> io::Result<PathBuf> {
         Err(unneeded())
     }
     fn stat(&self, path: &Path) -> io::Result<Option<Signature>> {

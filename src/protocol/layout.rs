@@ -91,6 +91,11 @@ impl Layout {
     pub fn crew_file(&self) -> PathBuf {
         self.crew.join("nightcrew.toml")
     }
+    /// `.gitignore`
+    #[must_use]
+    pub fn ignore_file(&self) -> PathBuf {
+        self.crew.join(".gitignore")
+    }
     /// `.env`, every agent's default environment file.
     #[must_use]
     pub fn default_env_file(&self) -> PathBuf {
@@ -398,6 +403,11 @@ impl Layout {
     pub fn log(&self, agent: &AgentName) -> PathBuf {
         self.logs().join(format!("{agent}.log"))
     }
+    /// Whose log a file in `state/logs/` is, by its name; `None` if it is no log, or one rotated out.
+    #[must_use]
+    pub fn log_owner(file_name: &str) -> Option<AgentName> {
+        file_name.strip_suffix(".log")?.parse().ok()
+    }
     /// `state/logs/NAME.idx`: which part of the log is from when, and of which run.
     #[must_use]
     pub fn log_index(&self, agent: &AgentName) -> PathBuf {
@@ -464,6 +474,16 @@ impl Layout {
     pub fn claim_noted(file: &str, run: &RunId) -> Option<TaskId> {
         let rest = file.strip_prefix(run.as_str())?.strip_prefix('.')?;
         rest.strip_suffix(CLAIM_EXT)?.strip_suffix('.')?.parse().ok()
+    }
+    /// `state/tmp/NAME/RUN.output`: the result of a handler that an operator tries out.
+    #[must_use]
+    pub fn trial_output(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.output"))
+    }
+    /// `state/tmp/NAME/RUN.heartbeat`: where an agent beats that an operator tries out.
+    #[must_use]
+    pub fn trial_heartbeat(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.heartbeat"))
     }
     /// `state/tmp/NAME/usage.jsonl`: where an agent reports what its calls cost.
     #[must_use]

@@ -3,8 +3,10 @@
 //! Each format has one module here that reads and writes it, and [`layout`] spells every path.
 //! docs/protocol.md tells the same for someone who writes an agent without this library.
 
+pub mod crewfile;
 pub mod digest;
 pub mod display;
+pub mod envfile;
 pub mod framing;
 pub mod heartbeat;
 pub mod holder;
@@ -12,6 +14,7 @@ pub mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod logindex;
+pub mod manifest;
 pub mod name;
 pub mod process;
 pub mod record;

@@ -1,0 +1,319 @@
+//! Reading agents' logs: the last lines of several, merged by time, and what is added to them.
+//!
+//! A log is raw bytes; its index says which part is from when and of which run. Lines are cleaned for
+//! the screen here, so that no command can forget to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::edge::store::{Signature, Store};
+use crate::protocol::display;
+use crate::protocol::layout::Layout;
+use crate::protocol::logindex::{self, Mark};
+use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::time::Wall;
+
+/// The most lines that are shown at once.
+pub const LINES_MAX: usize = 100_000;
+/// How many rotated logs there are beside the current one.
+const GENERATIONS: u32 = 3;
+/// The most that is read of one log for its last lines, in bytes.
+const TAIL_LEN_MAX: u64 = 16 * 1024 * 1024;
+/// How much is read at a time.
+const BLOCK_LEN: u64 = 64 * 1024;
+/// The most that is read of the end of an index, in bytes.
+const INDEX_LEN_MAX: u64 = 4 * 1024 * 1024;
+/// The most entries of the directory that are looked at for logs.
+const ENTRIES_MAX: usize = 100_000;
+/// The longest line shown, in bytes; what is longer is cut into several.
+const LINE_LEN_MAX: usize = 16 * 1024;
+
+/// One line that an agent printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// When it was seen; absent where the index does not reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Wall>,
+    /// Who printed it.
+    pub agent: AgentName,
+    /// In which run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// What it says, fit for a screen.
+    pub text: String,
+}
+
+/// The agents that have a log.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub fn agents(store: &impl Store, layout: &Layout) -> io::Result<Vec<AgentName>> {
+    let entries = store.list(&layout.logs(), ENTRIES_MAX)?;
+    let mut agents: Vec<AgentName> = entries
+        .iter()
+        .filter(|entry| entry.is_file)
+        .filter_map(|entry| Layout::log_owner(&entry.name))
+        .collect();
+    agents.sort_unstable();
+    Ok(agents)
+}
+
+/// The last `count` lines of these agents together, in the order of time; those of one agent keep theirs.
+///
+/// # Errors
+/// If a log is there and cannot be read.
+pub fn last(
+    store: &impl Store,
+    layout: &Layout,
+    agents: &[AgentName],
+    count: usize,
+) -> io::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for agent in agents {
+        lines.extend(last_of(store, layout, agent, count, None)?);
+    }
+    Ok(merge(lines, count))
+}
+
+/// The last lines of one agent; where `until` is given, those before that place.
+fn last_of(
+    store: &impl Store,
+    layout: &Layout,
+    agent: &AgentName,
+    count: usize,
+    until: Option<Cursor>,
+) -> io::Result<Vec<Line>> {
+
+    let mut lines: Vec<Line> = Vec::new();
+    for segment in segments(layout, agent) {
+        let Some(signature) = store.stat(&segment.log)? else { continue };
+        let size = match until {
+            Some(cursor) if cursor.ino == signature.ino => cursor.offset.min(signature.size),
+            Some(_) | None => signature.size,
+        };
+        let wanted = count.saturating_sub(lines.len());
+        if wanted == 0 {
+            break;
+        }
+        let (offset, bytes) = tail(store, &segment.log, size, wanted)?;
+        let marks = segment.marks(store)?;
+        let mut older: Vec<Line> = split(agent, &marks, offset, &bytes);
+        older.drain(..older.len().saturating_sub(wanted));
+        older.append(&mut lines);
+        lines = older;
+    }
+    Ok(lines)
+}
+
+/// Sorts lines by time without changing the order of one agent's, and keeps the last `count`.
+fn merge(lines: Vec<Line>, count: usize) -> Vec<Line> {
+    let mut latest: BTreeMap<AgentName, Wall> = BTreeMap::new();
+    let mut timed: Vec<(Wall, Line)> = lines
+        .into_iter()
+        .map(|line| {
+            // A clock that was set back, or a line without a time, must not reorder what one agent said.
+            let before = latest.entry(line.agent.clone()).or_insert(Wall(i64::MIN));
+            *before = line.at.map_or(*before, |at| at.max(*before));
+            (*before, line)
+        })
+        .collect();
+    timed.sort_by_key(|(at, _)| *at);
+    timed.drain(..timed.len().saturating_sub(count));
+    timed.into_iter().map(|(_, line)| line).collect()
+}
+
+/// A log and its index, current or rotated out.
+struct Segment {
+    log: PathBuf,
+    index: PathBuf,
+}
+
+/// Newest first.
+fn segments(layout: &Layout, agent: &AgentName) -> impl Iterator<Item = Segment> {
+    let (log, index) = (layout.log(agent), layout.log_index(agent));
+    (0..=GENERATIONS).map(move |generation| match generation {
+        0 => Segment { log: log.clone(), index: index.clone() },
+        n => Segment { log: Layout::rotated(&log, n), index: Layout::rotated(&index, n) },
+    })
+}
+
+impl Segment {
+    fn marks(&self, store: &impl Store) -> io::Result<Vec<Mark>> {
+        let Some(Signature { size, .. }) = store.stat(&self.index)? else { return Ok(Vec::new()) };
+        let offset = size.saturating_sub(INDEX_LEN_MAX);
+        Ok(logindex::parse(&read(store, &self.index, offset, size - offset)?))
+    }
+}
+
+fn read(store: &impl Store, path: &Path, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    store.read_at(path, offset, usize::try_from(len).map_err(io::Error::other)?)
+}
+
+/// The end of a log that holds its last `wanted` lines, and where that begins.
+fn tail(store: &impl Store, log: &Path, size: u64, wanted: usize) -> io::Result<(u64, Vec<u8>)> {
+    let floor = size.saturating_sub(TAIL_LEN_MAX);
+    let mut start = size;
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let mut newlines = 0;
+    while start > floor && newlines <= wanted {
+        let from = start.saturating_sub(BLOCK_LEN).max(floor);
+        let block = read(store, log, from, start - from)?;
+        newlines += block.iter().filter(|byte| **byte == b'\n').count();
+        blocks.push(block);
+        start = from;
+    }
+    blocks.reverse();
+    let bytes = blocks.concat();
+    if start == 0 {
+        return Ok((0, bytes));
+    }
+    // What stands before the first newline is the rest of a line that began earlier.
+    let skip = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let rest = bytes.get(skip..).unwrap_or_default().to_vec();
+    Ok((start + u64::try_from(skip).map_err(io::Error::other)?, rest))
+}
+
+/// Cuts what stands at `offset` of a log into lines, each with the time and run that the index tells.
+fn split(agent: &AgentName, marks: &[Mark], offset: u64, bytes: &[u8]) -> Vec<Line> {
+    let mut at = offset;
+    let mut lines = Vec::new();
+    for raw in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let mark = marks.get(..marks.partition_point(|mark| mark.offset <= at)).and_then(<[Mark]>::last);
+        let text = raw.strip_suffix(b"\n").unwrap_or(raw);
+        let pieces: Vec<&[u8]> =
+            if text.is_empty() { vec![text] } else { text.chunks(LINE_LEN_MAX).collect() };
+        lines.extend(pieces.into_iter().map(|piece| Line {
+            at: mark.map(|mark| mark.at),
+            agent: agent.clone(),
+            run: mark.map(|mark| mark.run.clone()),
+            text: display::clean(piece),
+        }));
+        at = at.saturating_add(u64::try_from(raw.len()).unwrap_or(u64::MAX));
+    }
+    lines
+}
+
+/// How far a log was followed.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    ino: u64,
+    offset: u64,
+}
+
+/// Follows logs: each look gives what was added since the one before, across rotations.
+#[derive(Debug)]
+pub struct Follower<S> {
+    store: S,
+    layout: Layout,
+    /// Which agents; none means all, those yet to come too.
+    named: Vec<AgentName>,
+    cursors: BTreeMap<AgentName, Cursor>,
+}
+
+impl<S: Store> Follower<S> {
+    /// Follows from the ends of the logs on, as they are now.
+    ///
+    /// # Errors
+    /// If the logs cannot be looked at.
+    pub fn new(store: S, layout: Layout, named: Vec<AgentName>) -> io::Result<Self> {
+        let mut follower = Self { store, layout, named, cursors: BTreeMap::new() };
+        for agent in follower.followed()? {
+            let log = follower.layout.log(&agent);
+            if let Some(Signature { ino, size, .. }) = follower.store.stat(&log)? {
+                // The unfinished last line is shown when it is whole.
+                let (start, bytes) = tail(&follower.store, &log, size, 1)?;
+                let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                let offset = start + u64::try_from(whole).map_err(io::Error::other)?;
+                follower.cursors.insert(agent, Cursor { ino, offset });
+            }
+        }
+        Ok(follower)
+    }
+
+    /// The last lines before where following began.
+    ///
+    /// # Errors
+    /// If a log is there and cannot be read.
+    pub fn before(&self, count: usize) -> io::Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for agent in self.followed()? {
+            if let Some(cursor) = self.cursors.get(&agent) {
+                lines.extend(last_of(&self.store, &self.layout, &agent, count, Some(*cursor))?);
+            }
+        }
+        Ok(merge(lines, count))
+    }
+
+    fn followed(&self) -> io::Result<Vec<AgentName>> {
+        if self.named.is_empty() { agents(&self.store, &self.layout) } else { Ok(self.named.clone()) }
+    }
+
+    /// What was added since the last look, in the order of time. At most a part of it where that is much; then
+    /// the next look gives more.
+    ///
+    /// # Errors
+    /// If a log is there and cannot be read.
+    pub fn look(&mut self) -> io::Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for agent in self.followed()? {
+            self.look_at(&agent, &mut lines)?;
+        }
+        Ok(merge(lines, usize::MAX))
+    }
+
+    fn look_at(&mut self, agent: &AgentName, lines: &mut Vec<Line>) -> io::Result<()> {
+        let present: Vec<(Segment, Signature)> = segments(&self.layout, agent)
+            .filter_map(|segment| match self.store.stat(&segment.log) {
+                Ok(signature) => signature.map(|signature| Ok((segment, signature))),
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<io::Result<_>>()?;
+        // Where we were; a log that is new, or lost, is read from its beginning.
+        let place = match self.cursors.get(agent) {
+            Some(cursor) => present.iter().position(|(_, signature)| signature.ino == cursor.ino),
+            None => None,
+        };
+        let oldest = place.unwrap_or(0);
+        for (generation, (segment, signature)) in present.iter().enumerate().take(oldest + 1).rev() {
+            let offset = match self.cursors.get(agent) {
+                Some(cursor) if Some(generation) == place && cursor.offset <= signature.size => cursor.offset,
+                _ => 0,
+            };
+            let read_to = self.read_on(agent, segment, signature, offset, generation > 0, lines)?;
+            self.cursors.insert(agent.clone(), Cursor { ino: signature.ino, offset: read_to });
+            if generation > 0 && read_to < signature.size {
+                // The rest of it comes before anything newer.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from `offset` to the last whole line (to the end, if the segment is `closed`).
+    fn read_on(
+        &self,
+        agent: &AgentName,
+        segment: &Segment,
+        signature: &Signature,
+        offset: u64,
+        closed: bool,
+        lines: &mut Vec<Line>,
+    ) -> io::Result<u64> {
+        if signature.size <= offset {
+            return Ok(offset);
+        }
+        let len = (signature.size - offset).min(TAIL_LEN_MAX);
+        let bytes = read(&self.store, &segment.log, offset, len)?;
+        let whole = if closed || bytes.len() > LINE_LEN_MAX * 4 && !bytes.contains(&b'\n') {
+            bytes.len()
+        } else {
+            bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+        };
+        let bytes = bytes.get(..whole).unwrap_or_default();
+        lines.extend(split(agent, &segment.marks(&self.store)?, offset, bytes));
+        Ok(offset + u64::try_from(whole).map_err(io::Error::other)?)
+    }
+}

@@ -1,0 +1,45 @@
+//! Waiting until files change, for commands that show what changes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::edge::watches::{Area, Scope, WatchError, Watches};
+
+/// The least time between two redraws: four a second are enough for a person.
+const REST: Duration = Duration::from_millis(250);
+
+/// Wakes whoever waits when something changes in certain directories.
+#[derive(Debug)]
+pub struct Wake {
+    hints: Receiver<()>,
+    // Held for its watches.
+    _watches: Watches,
+}
+
+impl Wake {
+    /// Watches these directories from now on: look after this, and nothing falls between.
+    ///
+    /// # Errors
+    /// [`WatchError`], such as where a directory is missing.
+    pub fn on(directories: &[PathBuf]) -> Result<Self, WatchError> {
+        // One hint is as good as many.
+        let (hint, hints) = crossbeam_channel::bounded(1);
+        let mut watches = Watches::start(move |_| {
+            let _ = hint.try_send(());
+        })?;
+        for directory in directories {
+            watches.watch(directory, Area::Extra, Scope::Entries)?;
+        }
+        Ok(Self { hints, _watches: watches })
+    }
+
+    /// Waits for a change, at most this long; then rests, so that a busy directory wakes nobody more than four
+    /// times a second.
+    pub fn wait(&self, at_most: Duration) {
+        // Woken or not: the caller looks.
+        let _ = self.hints.recv_timeout(at_most);
+        let _ = crossbeam_channel::after(REST).recv();
+    }
+}

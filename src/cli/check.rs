@@ -1,0 +1,134 @@
+//! `nightcrew check`
+
+use serde::Serialize;
+
+use crate::app::catalog::Offer;
+use crate::protocol::manifest::{Heartbeat, Manifest};
+use crate::protocol::name::AgentName;
+use crate::protocol::status::Refusal;
+use crate::protocol::time::show_duration;
+
+use super::context::Context;
+use super::error::CliError;
+use super::exit::Exit;
+use super::screen;
+
+/// What `check` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  nightcrew check                 exits with 1 if anything is refused
+  nightcrew check --json | jq .refusals";
+
+/// How an agent would run, as `check --json` prints it.
+#[derive(Debug, Serialize)]
+struct Effective<'a> {
+    agent: &'a AgentName,
+    file: &'a str,
+    about: &'a str,
+    kind: &'static str,
+    trigger: String,
+    enabled: bool,
+    timeout: Option<String>,
+    restart: Option<&'static str>,
+    liveness: String,
+    stop_grace: String,
+    max_rss_bytes: Option<u64>,
+    warnings: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    agents: Vec<Effective<'a>>,
+    refusals: &'a [Refusal],
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let roster = context.survey()?.roster()?;
+    let report =
+        Report { agents: roster.offers.iter().map(effective).collect(), refusals: &roster.refusals };
+    if args.json {
+        screen::say_json(&report)?;
+    } else {
+        show(&report)?;
+    }
+    Ok(if report.refusals.is_empty() { Exit::Ok } else { Exit::Failed })
+}
+
+fn effective(offer: &Offer) -> Effective<'_> {
+    let Manifest { handles, timeout_ms, restart, stop_grace_ms, .. } = &offer.manifest;
+    let handler = offer.manifest.is_handler();
+    let kinds: Vec<&str> = handles.iter().map(AgentName::as_str).collect();
+    Effective {
+        agent: &offer.agent,
+        file: &offer.file,
+        about: &offer.manifest.about,
+        kind: if handler { "handler" } else { "service" },
+        trigger: if handler {
+            format!("tasks of {}, {} at once", kinds.join(", "), offer.manifest.concurrency)
+        } else {
+            "kept alive".into()
+        },
+        enabled: offer.manifest.enabled,
+        timeout: handler.then(|| show_duration(*timeout_ms)),
+        restart: (!handler).then(|| restart.as_str()),
+        liveness: liveness(&offer.manifest),
+        stop_grace: show_duration(*stop_grace_ms),
+        max_rss_bytes: offer.manifest.max_rss_bytes,
+        warnings: &offer.warnings,
+    }
+}
+
+/// How an agent's signs of life are judged, in words.
+fn liveness(manifest: &Manifest) -> String {
+    match (manifest.is_handler(), manifest.silence_ms, manifest.heartbeat) {
+        (true, ..) => format!("timeout {}", show_duration(manifest.timeout_ms)),
+        (false, Some(ms), _) => format!("output or a beat every {}", show_duration(ms)),
+        (false, None, Heartbeat::Every(ms)) => format!("heartbeat every {}", show_duration(ms)),
+        (false, None, Heartbeat::Default) => "from its first beat on, every 5m".into(),
+        (false, None, Heartbeat::Off) => "unchecked".into(),
+    }
+}
+
+fn show(report: &Report<'_>) -> Result<(), CliError> {
+    let rows: Vec<Vec<String>> = report
+        .agents
+        .iter()
+        .map(|agent| {
+            let restart = agent.restart.map_or_else(|| "-".into(), |restart| restart.to_owned());
+            let name = if agent.enabled { agent.agent.to_string() } else { format!("{} (off)", agent.agent) };
+            vec![name, agent.kind.into(), agent.trigger.clone(), restart, agent.liveness.clone()]
+        })
+        .collect();
+    if rows.is_empty() && report.refusals.is_empty() {
+        screen::say("There is no agent in agents/ yet; `nightcrew new NAME` makes one.")?;
+    } else if !rows.is_empty() {
+        screen::print(screen::aligned(&["AGENT", "KIND", "TRIGGER", "RESTART", "LIVENESS"], &rows))?;
+    }
+    for agent in &report.agents {
+        for warning in agent.warnings {
+            screen::say(format_args!("\nwarning: {warning}"))?;
+        }
+    }
+    show_refusals(report.refusals)
+}
+
+/// Prints what is refused, why, and what to do.
+pub(crate) fn show_refusals(refusals: &[Refusal]) -> Result<(), CliError> {
+    for Refusal { file, reason, remedy } in refusals {
+        screen::say(format_args!("\nrefused: {}: {}", clean(file), clean(reason)))?;
+        screen::say(format_args!("  {}", clean(remedy)))?;
+    }
+    Ok(())
+}
+
+/// What comes from files is made fit for a screen.
+pub(crate) fn clean(text: &str) -> String {
+    crate::protocol::display::clean(text.as_bytes())
+}

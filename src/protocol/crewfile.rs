@@ -1,0 +1,191 @@
+//! `nightcrew.toml`: what holds for the whole crew.
+//!
+//! ```toml
+//! path = "/usr/local/bin:/usr/bin:/bin"   # the PATH of every agent
+//!
+//! [defaults]                              # for every agent that does not say otherwise
+//! stop_grace = "30s"
+//! max_rss = "500M"
+//!
+//! [host]
+//! tasks_at_once = 8                       # over all handlers together
+//! ```
+//!
+//! The file and all that is in it may be missing. What `[defaults]` may hold, and how a manifest goes
+//! before it, is told in [`super::manifest`].
+
+use super::manifest::{
+    COMMON, Defaults, ManifestError, OWN, RESERVED, Section, Vocabulary, common, count, decode, read,
+    search_path,
+};
+
+/// The most tasks that `tasks_at_once` may allow.
+pub const TASKS_AT_ONCE_MAX: u32 = 4096;
+
+const KEYS: [&str; 3] = ["path", "defaults", "host"];
+const HOST_KEYS: [&str; 1] = ["tasks_at_once"];
+const RESERVED_HERE: [&str; 5] = ["timezone", "budget", "output_limit", "prices", "alerts"];
+
+/// What holds for the whole crew.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CrewFile {
+    /// The PATH of every agent: directories joined by `:`.
+    pub path: Option<String>,
+    /// What holds for an agent that does not say otherwise.
+    pub defaults: Defaults,
+    /// What the machine may be asked to bear.
+    pub host: HostLimits,
+}
+
+/// What the machine may be asked to bear.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostLimits {
+    /// How many tasks all handlers together may work on at once; absent, it is twice the cores.
+    pub tasks_at_once: Option<u32>,
+}
+
+/// Reads nightcrew.toml, `file` being what errors call it.
+///
+/// # Errors
+/// All that is wrong, at most [`super::manifest::ERRORS_MAX`], by line.
+pub fn parse(file: &str, bytes: impl AsRef<[u8]>) -> Result<CrewFile, Vec<ManifestError>> {
+    let text = decode(file, bytes.as_ref())?;
+    read(file, text, 1, crew)
+}
+
+fn crew(section: &mut Section<'_, '_>) -> CrewFile {
+    section.check_keys(&Vocabulary {
+        known: &KEYS,
+        reserved: &RESERVED_HERE,
+        elsewhere: &[
+            (&COMMON, "below a line `[defaults]`"),
+            (&HOST_KEYS, "below a line `[host]`"),
+            (&OWN, "in the manifest of an agent"),
+        ],
+    });
+    CrewFile {
+        path: section.get("path", search_path),
+        defaults: section.within("defaults", "[defaults]", defaults).unwrap_or_default(),
+        host: section.within("host", "[host]", host).unwrap_or_default(),
+    }
+}
+
+fn defaults(section: &mut Section<'_, '_>) -> Defaults {
+    section.check_keys(&Vocabulary {
+        known: &COMMON,
+        reserved: &RESERVED,
+        elsewhere: &[
+            (&OWN, "in the manifest of an agent"),
+            (&KEYS, "at the top of the file"),
+            (&HOST_KEYS, "below a line `[host]`"),
+        ],
+    });
+    common(section)
+}
+
+fn host(section: &mut Section<'_, '_>) -> HostLimits {
+    section.check_keys(&Vocabulary {
+        known: &HOST_KEYS,
+        reserved: &[],
+        elsewhere: &[(&KEYS, "at the top of the file"), (&COMMON, "below a line `[defaults]`")],
+    });
+    HostLimits { tasks_at_once: section.get("tasks_at_once", |value| count(value, TASKS_AT_ONCE_MAX)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::{Heartbeat, Manifest, from_script, from_toml};
+    use super::*;
+
+    fn errors(text: &str) -> Vec<String> {
+        parse("nightcrew.toml", text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn all_of_it_may_be_missing() {
+        for text in ["", "# nothing\n", "[defaults]\n[host]\n"] {
+            assert_eq!(parse("nightcrew.toml", text), Ok(CrewFile::default()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_part_is_read() {
+        let crew = parse(
+            "nightcrew.toml",
+            "path = \"/opt/bin:/bin\"\n[defaults]\nstop_grace = \"30s\"\nheartbeat = \"off\"\n\
+             pass_env = [\"A\"]\n[defaults.env]\nB = \"b\"\n[host]\ntasks_at_once = 3\n",
+        )
+        .unwrap();
+        assert_eq!(crew.path.as_deref(), Some("/opt/bin:/bin"));
+        assert_eq!(crew.host.tasks_at_once, Some(3));
+        assert_eq!(crew.defaults.stop_grace_ms, Some(30_000));
+        assert_eq!(crew.defaults.heartbeat, Some(Heartbeat::Off));
+        assert_eq!(crew.defaults.pass_env, ["A"]);
+        assert_eq!(crew.defaults.env["B"], "b");
+    }
+
+    #[test]
+    fn a_manifest_goes_before_the_defaults_and_they_before_what_is_built_in() {
+        let crew = parse(
+            "nightcrew.toml",
+            "[defaults]\nstop_grace = \"30s\"\nsilence = \"2m\"\nenv = { A = \"crew\", B = \"crew\" }\n\
+             pass_env = [\"X\", \"Y\"]\n",
+        )
+        .unwrap();
+        let inherits = from_script("a", b"", &crew.defaults).unwrap();
+        assert_eq!((inherits.stop_grace_ms, inherits.silence_ms), (30_000, Some(120_000)));
+        assert_eq!(inherits.interval_ms(), Some(120_000));
+
+        let text = "stop_grace = \"1s\"\nheartbeat = \"1m\"\npass_env = [\"X\"]\n[env]\nA = \"own\"\n";
+        let own = from_toml("a.toml", text, &crew.defaults).unwrap();
+        assert_eq!((own.stop_grace_ms, own.stop_signal), (1000, Manifest::default().stop_signal));
+        assert_eq!((own.heartbeat, own.silence_ms), (Heartbeat::Every(60_000), None), "not both");
+        assert_eq!((own.env["A"].as_str(), own.env["B"].as_str()), ("own", "crew"));
+        assert_eq!(own.pass_env, ["X", "Y"]);
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_told_the_right_one() {
+        assert_eq!(
+            errors(
+                "timeout = \"5m\"\ntasks_at_once = 2\nhandles = [\"x\"]\ntimezone = \"UTC\"\nPath = \"/bin\"\n"
+            ),
+            [
+                "nightcrew.toml:1: \"timeout\" does not belong here; set it below a line `[defaults]`",
+                "nightcrew.toml:2: \"tasks_at_once\" does not belong here; set it below a line `[host]`",
+                "nightcrew.toml:3: \"handles\" does not belong here; set it in the manifest of an agent",
+                "nightcrew.toml:4: \"timezone\" is not in this version; remove it: nothing here would act on it",
+                "nightcrew.toml:5: unknown key \"Path\"; did you mean \"path\"?",
+            ]
+        );
+        assert_eq!(
+            errors(
+                "[defaults]\nhandles = []\nretries = 5\npath = \"/bin\"\n[host]\ncores = 1\ntimeout = \"1s\"\n"
+            ),
+            [
+                "nightcrew.toml:2: \"handles\" does not belong here; set it in the manifest of an agent",
+                "nightcrew.toml:3: \"retries\" is not in this version; remove it: nothing here would act on it",
+                "nightcrew.toml:4: \"path\" does not belong here; set it at the top of the file",
+                "nightcrew.toml:6: unknown key \"cores\"; the keys here are tasks_at_once",
+                "nightcrew.toml:7: \"timeout\" does not belong here; set it below a line `[defaults]`",
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        assert_eq!(
+            errors("defaults = 3\nhost = \"big\"\npath = [\"/bin\"]\n"),
+            [
+                "nightcrew.toml:1: defaults: expected a table; write it like [defaults]",
+                "nightcrew.toml:2: host: expected a table; write it like [host]",
+                "nightcrew.toml:3: path: expected directories, found a list; write it like \
+                 \"/usr/local/bin:/usr/bin:/bin\"",
+            ]
+        );
+        assert_eq!(
+            errors("[host]\ntasks_at_once = 0\n"),
+            ["nightcrew.toml:2: tasks_at_once: \"0\" is out of range; use 1 to 4096"]
+        );
+    }
+}
