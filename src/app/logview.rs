@@ -86,7 +86,6 @@ fn last_of(
     count: usize,
     until: Option<Cursor>,
 ) -> io::Result<Vec<Line>> {
-
     let mut lines: Vec<Line> = Vec::new();
     for segment in segments(layout, agent) {
         let Some(signature) = store.stat(&segment.log)? else { continue };

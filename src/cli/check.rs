@@ -51,8 +51,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let roster = context.survey()?.roster()?;
-    let report =
-        Report { agents: roster.offers.iter().map(effective).collect(), refusals: &roster.refusals };
+    let report = Report { agents: roster.offers.iter().map(effective).collect(), refusals: &roster.refusals };
     if args.json {
         screen::say_json(&report)?;
     } else {

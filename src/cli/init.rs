@@ -28,7 +28,8 @@ Examples:
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let dir = context.environment().here().join(&args.dir);
     let store = survey::found(&dir).map_err(|error| {
-        CliError::failed(format_args!("{}: {error}", dir.display())).hint("name a directory that you may make")
+        CliError::failed(format_args!("{}: {error}", dir.display()))
+            .hint("name a directory that you may make")
     })?;
     let layout = Layout::new(&dir);
     let path = context.environment().text("PATH").unwrap_or(PATH_DEFAULT);

@@ -97,8 +97,6 @@ fn show(lines: &[Line], json: bool, zone: &TimeZone) -> Result<(), CliError> {
 
 /// The time of day, where the reader is.
 fn time(at: Option<Wall>, zone: &TimeZone) -> String {
-    at.and_then(|at| Timestamp::from_millisecond(at.0).ok()).map_or_else(
-        || "--:--:--".into(),
-        |at| at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string(),
-    )
+    at.and_then(|at| Timestamp::from_millisecond(at.0).ok())
+        .map_or_else(|| "--:--:--".into(), |at| at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string())
 }

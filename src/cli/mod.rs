@@ -31,10 +31,10 @@ mod stop;
 mod submit;
 mod supervision;
 mod tasks;
-mod try_agent;
-mod unit;
 #[cfg(test)]
 mod tests;
+mod try_agent;
+mod unit;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -174,7 +174,24 @@ impl Verb {
 const GROUPS: &[(&str, &[&str])] = &[
     (
         "Operator's verbs",
-        &["init", "new", "check", "try", "status", "logs", "unit", "submit", "tasks", "halt", "resume", "stop", "start", "restart", "completions", "man"],
+        &[
+            "init",
+            "new",
+            "check",
+            "try",
+            "status",
+            "logs",
+            "unit",
+            "submit",
+            "tasks",
+            "halt",
+            "resume",
+            "stop",
+            "start",
+            "restart",
+            "completions",
+            "man",
+        ],
     ),
     ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "remember", "recall"]),
 ];

@@ -67,7 +67,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     match &args.handler {
         None => screen::say(format_args!("  nightcrew try {name}      runs it here, until Ctrl-C"))?,
         Some(kind) => {
-            screen::say(format_args!("  nightcrew try {name} '{{\"a\": 1}}'   runs it here, on this payload"))?;
+            screen::say(format_args!(
+                "  nightcrew try {name} '{{\"a\": 1}}'   runs it here, on this payload"
+            ))?;
             screen::say(format_args!("  nightcrew submit {kind} '{{\"a\": 1}}'   hands it a task"))?;
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::app::logview;
 use crate::app::overview::{Agent, Overview, Supervision};
-use crate::app::world::Disk;
 use crate::app::wake::Wake;
+use crate::app::world::Disk;
 use crate::protocol::layout::Layout;
 use crate::protocol::name::AgentName;
 use crate::protocol::status::Standing;
