@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::protocol::display::clean;
+
 use super::error::CliError;
 
 /// Prints one line.
@@ -58,7 +60,7 @@ pub(crate) fn warn(text: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "warning: {text}");
 }
 
-/// Text of unknown origin as one harmless line: control characters become spaces.
+/// Text of unknown origin as one harmless line.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean(text.replace('\n', " ").as_bytes())
 }
