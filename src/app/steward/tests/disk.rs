@@ -213,14 +213,6 @@ impl Store for Disk {
         let from = usize::try_from(offset).unwrap().min(blob.bytes.len());
         Ok(blob.bytes[from..from.saturating_add(len).min(blob.bytes.len())].to_vec())
     }
-    fn set_mode(&self, _: &Path, _: u32) -> io::Result<()> {
-        // Nothing that this disk is for has a mode.
-        Ok(())
-    }
-    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        // It has no symlinks.
-        Ok(path.to_owned())
-    }
     fn stat(&self, path: &Path) -> io::Result<Option<Signature>> {
         let state = self.lock();
         Ok(state.seen.get(path).map(|node| {
