@@ -160,7 +160,7 @@ fn tail(store: &impl Store, log: &Path, size: u64, wanted: usize) -> io::Result<
     while start > floor && newlines <= wanted {
         let from = start.saturating_sub(BLOCK_LEN).max(floor);
         let block = read(store, log, from, start - from)?;
-        newlines += block.iter().filter(|byte| **byte == b'\n').count();
+        newlines += block.split(|byte| *byte == b'\n').count() - 1;
         blocks.push(block);
         start = from;
     }
@@ -314,5 +314,115 @@ impl<S: Store> Follower<S> {
         let bytes = bytes.get(..whole).unwrap_or_default();
         lines.extend(split(agent, &segment.marks(&self.store)?, offset, bytes));
         Ok(offset + u64::try_from(whole).map_err(io::Error::other)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::files::FsStore;
+
+    struct Logs {
+        dir: tempfile::TempDir,
+        store: FsStore,
+    }
+
+    impl Logs {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = FsStore::for_crew(dir.path()).unwrap();
+            store.create_dir(&Layout::new(dir.path()).logs()).unwrap();
+            Self { dir, store }
+        }
+
+        fn layout(&self) -> Layout {
+            Layout::new(self.dir.path())
+        }
+
+        /// Appends to an agent's log what it printed in one go at a time.
+        fn print(&self, agent: &str, at: i64, text: &str) {
+            let agent = agent.parse().unwrap();
+            let (mut log, offset) = self.store.open_append(&self.layout().log(&agent)).unwrap();
+            let (mut index, _) = self.store.open_append(&self.layout().log_index(&agent)).unwrap();
+            let mark = Mark { offset, at: Wall(at), run: "R1".parse().unwrap() };
+            self.store.append(&mut index, mark.to_string().as_bytes()).unwrap();
+            self.store.append(&mut log, text.as_bytes()).unwrap();
+        }
+
+        fn rotate(&self, agent: &str) {
+            let agent = agent.parse().unwrap();
+            for path in [self.layout().log(&agent), self.layout().log_index(&agent)] {
+                for generation in (1..GENERATIONS).rev() {
+                    let from = Layout::rotated(&path, generation);
+                    if self.store.stat(&from).unwrap().is_some() {
+                        self.store.rename(&from, &Layout::rotated(&path, generation + 1)).unwrap();
+                    }
+                }
+                self.store.rename(&path, &Layout::rotated(&path, 1)).unwrap();
+            }
+        }
+
+        fn last(&self, count: usize) -> Vec<String> {
+            let agents = agents(&self.store, &self.layout()).unwrap();
+            texts(&last(&self.store, &self.layout(), &agents, count).unwrap())
+        }
+    }
+
+    fn texts(lines: &[Line]) -> Vec<String> {
+        lines.iter().map(|line| format!("{}:{}", line.agent, line.text)).collect()
+    }
+
+    #[test]
+    fn lines_are_merged_by_time_and_each_agents_keep_their_order() {
+        let logs = Logs::new();
+        logs.print("a", 1000, "one\ntwo\n");
+        logs.print("b", 2000, "\x1b[31mred\x1b[0m\n");
+        logs.print("a", 3000, "three\n");
+        // The clock was set back: what was printed later stays later.
+        logs.print("a", 500, "four\nunfinished");
+        logs.print("b", 4000, "last\n");
+        let all = ["a:one", "a:two", "b:red", "a:three", "a:four", "a:unfinished", "b:last"];
+        assert_eq!(logs.last(100), all);
+        assert_eq!(logs.last(3), all[4..]);
+        assert_eq!(logs.last(0), [""; 0]);
+    }
+
+    #[test]
+    fn the_last_lines_reach_back_across_rotations_and_blocks() {
+        let logs = Logs::new();
+        logs.print("a", 1, "oldest\n");
+        logs.rotate("a");
+        let long = "x".repeat(1000);
+        for n in 0..200 {
+            logs.print("a", 2 + n, &format!("{n} {long}\n"));
+        }
+        logs.rotate("a");
+        logs.print("a", 1000, "newest\n");
+        let all = logs.last(1000);
+        assert_eq!(all.len(), 202);
+        assert_eq!((all[0].as_str(), all[201].as_str()), ("a:oldest", "a:newest"));
+        assert!(logs.last(150)[0].starts_with("a:51 x"), "{:?}", logs.last(150)[0]);
+    }
+
+    #[test]
+    fn following_loses_nothing_to_a_rotation_and_repeats_nothing() {
+        let logs = Logs::new();
+        logs.print("a", 1, "before\nhalf");
+        let mut follower = Follower::new(logs.store.clone(), logs.layout(), Vec::new()).unwrap();
+        assert_eq!(texts(&follower.before(10).unwrap()), ["a:before"]);
+        assert_eq!(follower.look().unwrap(), []);
+        logs.print("a", 2, " a line\n");
+        assert_eq!(texts(&follower.look().unwrap()), ["a:half a line"]);
+        logs.print("a", 3, "rotated\n");
+        logs.rotate("a");
+        logs.print("a", 4, "fresh\n");
+        logs.rotate("a");
+        logs.print("a", 5, "newer\n");
+        logs.print("b", 4, "an agent that is new\n");
+        assert_eq!(
+            texts(&follower.look().unwrap()),
+            ["a:rotated", "a:fresh", "b:an agent that is new", "a:newer"]
+        );
+        assert_eq!(follower.look().unwrap(), []);
     }
 }

@@ -1,7 +1,7 @@
 //! What the supervisor last said of a crew, and whether it still runs to say so.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,7 +80,7 @@ impl Overview {
         let at = |path: PathBuf| move |error| OverviewError { path, error };
         let held = flock::probe(layout).map_err(at(layout.crew().to_path_buf()))?;
         let mut unreadable = Vec::new();
-        let crew: Option<CrewStatus> = one(store, layout.crew_status(), &mut unreadable);
+        let crew: Option<CrewStatus> = one(store, &layout.crew_status(), &mut unreadable);
         let supervisor = match (held, &crew) {
             (Some(Held::By(holder)), _) => Supervision::Running { pid: Some(holder.process.pid) },
             (Some(Held::Unnamed), _) => Supervision::Running { pid: None },
@@ -103,7 +103,7 @@ impl Overview {
         let agents = names
             .into_iter()
             .filter_map(|name| {
-                let status: AgentStatus = one(store, layout.status(&name), &mut unreadable)?;
+                let status: AgentStatus = one(store, &layout.status(&name), &mut unreadable)?;
                 Some(Agent { last_beat: last_beat(store, layout, &status), status })
             })
             .collect();
@@ -124,8 +124,8 @@ impl Overview {
     }
 }
 
-fn one<T: DeserializeOwned>(store: &impl Store, path: PathBuf, unreadable: &mut Vec<String>) -> Option<T> {
-    let read = match store.read(&path, RECORD_LEN_MAX) {
+fn one<T: DeserializeOwned>(store: &impl Store, path: &Path, unreadable: &mut Vec<String>) -> Option<T> {
+    let read = match store.read(path, RECORD_LEN_MAX) {
         Ok(blob) => record::decode(&blob.bytes).map_err(|error| error.to_string()),
         Err(ReadError::Missing) => return None,
         Err(error) => Err(error.to_string()),

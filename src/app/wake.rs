@@ -35,11 +35,11 @@ impl Wake {
         Ok(Self { hints, _watches: watches })
     }
 
-    /// Waits for a change, at most this long; then rests, so that a busy directory wakes nobody more than four
-    /// times a second.
+    /// Rests, so that a busy directory wakes nobody more than four times a second; then waits for a change since
+    /// the last wait, at most this long.
     pub fn wait(&self, at_most: Duration) {
+        let _ = crossbeam_channel::after(REST).recv();
         // Woken or not: the caller looks.
         let _ = self.hints.recv_timeout(at_most);
-        let _ = crossbeam_channel::after(REST).recv();
     }
 }

@@ -100,7 +100,7 @@ fn show(report: &Report<'_>) -> Result<(), CliError> {
         .agents
         .iter()
         .map(|agent| {
-            let restart = agent.restart.map_or_else(|| "-".into(), |restart| restart.to_owned());
+            let restart = agent.restart.map_or_else(|| "-".into(), str::to_owned);
             let name = if agent.enabled { agent.agent.to_string() } else { format!("{} (off)", agent.agent) };
             vec![name, agent.kind.into(), agent.trigger.clone(), restart, agent.liveness.clone()]
         })

@@ -1,9 +1,11 @@
 //! Standard output. A reader that has gone away ends the command quietly.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+use crate::protocol::display::clean;
 
 use super::error::CliError;
 
@@ -40,7 +42,8 @@ pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
         for (cell, width) in cells.zip(&widths) {
-            text.push_str(&format!("{cell:<width$}  "));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{cell:<width$}  ");
         }
         format!("{}\n", text.trim_end())
     };
@@ -57,7 +60,7 @@ pub(crate) fn warn(text: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "warning: {text}");
 }
 
-/// Text of unknown origin as one harmless line: control characters become spaces.
+/// Text of unknown origin as one harmless line.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean(text.replace('\n', " ").as_bytes())
 }

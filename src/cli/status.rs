@@ -116,7 +116,8 @@ fn whole(overview: &Overview, now: Wall) -> String {
     let mut text = supervision(overview);
     if let Some(crew) = &overview.crew {
         // Writing to a String cannot fail, here and below.
-        let _ = write!(text, "; {}; {} open tasks", clean(&crew.state), crew.tasks_open);
+        let said = if overview.supervisor == Supervision::Stale { "; it was " } else { "; " };
+        let _ = write!(text, "{said}{}; {} open tasks", clean(&crew.state), crew.tasks_open);
     }
     text.push('\n');
     if let Some(why) = &overview.halted {
@@ -214,5 +215,49 @@ fn next_command(agent: &Agent, overview: &Overview) -> String {
         Standing::Running | Standing::Idle | Standing::Starting | Standing::Stopping => {
             format!("nightcrew logs -f {name}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::record;
+
+    fn overview(agent: &str, supervisor: Supervision) -> Overview {
+        let status = record::decode(agent.as_bytes()).unwrap();
+        let agents = vec![Agent { status, last_beat: Some(Wall(0)) }];
+        Overview { supervisor, crew: None, halted: None, agents, unreadable: Vec::new() }
+    }
+
+    const FAILING: &str = r#"{"v":1,"agent":"a","state":"backoff","why":"exit 1, 3 times \u001b]0;x\u0007",
+        "since":"1970-01-01T00:00:00Z","kind":"service","next":"1970-01-01T00:03:00Z"}"#;
+
+    #[test]
+    fn an_agent_tells_why_when_next_and_what_to_type() {
+        let overview = overview(FAILING, Supervision::Running { pid: Some(7) });
+        let text = one(&overview.agents[0], &overview, &[], Wall(60_000));
+        for part in ["backoff, for 1m", "why       exit 1, 3 times", "in 2m", "nightcrew logs -n 50 a"] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        assert!(!text.contains("stale"), "{text}");
+    }
+
+    #[test]
+    fn what_a_dead_supervisor_said_is_called_stale() {
+        let overview = overview(FAILING, Supervision::Stale);
+        assert!(whole(&overview, Wall(60_000)).contains("stale"));
+        let text = one(&overview.agents[0], &overview, &[], Wall(60_000));
+        assert!(text.contains("stale") && text.ends_with("nightcrew run\n"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_comes_with_its_remedy() {
+        let refused = r#"{"v":1,"agent":"a","state":"refused","why":"it is empty","kind":"unknown",
+            "since":"1970-01-01T00:00:00Z",
+            "refusal":{"file":"agents/a.sh","reason":"it is empty","remedy":"rm agents/a.sh"}}"#;
+        let overview = overview(refused, Supervision::Running { pid: None });
+        assert!(whole(&overview, Wall(0)).contains("refused: agents/a.sh: it is empty\n  rm agents/a.sh"));
+        assert!(one(&overview.agents[0], &overview, &[], Wall(0)).ends_with("\n  rm agents/a.sh\n"));
     }
 }

@@ -94,3 +94,38 @@ pub fn collect(store: &impl Store, path: &std::path::Path, max: u64) -> Result<O
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::files::FsStore;
+
+    fn shell(dir: &std::path::Path, script: &str, stdin: Option<PathBuf>) -> Ending {
+        let argv = ["/bin/sh", "-c", script].map(OsString::from).into();
+        let env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("A".into(), "given".into())];
+        run(&Foreground { argv, env, stdin, workdir: dir.to_path_buf() }).unwrap()
+    }
+
+    #[test]
+    fn a_program_gets_what_it_is_given_and_its_end_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FsStore::for_crew(dir.path()).unwrap();
+        let payload = dir.path().join("payload");
+        store.write_new(&payload, b"input", false).unwrap();
+        // HOME stands for all that must not be inherited.
+        let script = "printf '%s %s %s' \"$(cat)\" \"$A\" \"${HOME-none}\" >out; exit 7";
+        assert_eq!(shell(dir.path(), script, Some(payload)), Ending::Code(7));
+        let out = dir.path().join("out");
+        assert_eq!(collect(&store, &out, 100).unwrap().unwrap(), b"input given none");
+        assert_eq!(collect(&store, &out, 100).unwrap(), None, "it was taken away");
+        assert_eq!(shell(dir.path(), "kill -9 $$", None), Ending::Signal(9));
+        assert_eq!(shell(dir.path(), "cat", None), Ending::Code(0), "without input, it ends at once");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_an_error() {
+        let nothing = Foreground { argv: vec![], env: vec![], stdin: None, workdir: "/".into() };
+        assert!(run(&nothing).is_err());
+        assert!(run(&Foreground { argv: vec!["/no/such".into()], ..nothing }).is_err());
+    }
+}

@@ -162,31 +162,6 @@ impl<S: Store> Judge<'_, S> {
         Ok(Some(Program { file: relative, path, found, content, interpreter, warning }))
     }
 
-    /// Judges whether what runs a script is there.
-    pub(super) fn interpreter(
-        &self,
-        look: &mut Look<'_, S>,
-        search_path: &OsStr,
-        interpreter: &Interpreter,
-        file: &str,
-    ) -> Result<(), Problem> {
-        let (program, sought) = match interpreter {
-            Interpreter::At(program) => (program, None),
-            Interpreter::Found { env, program } => (env, Some(program)),
-        };
-        let there = look.at(Path::new(program)).ok().flatten();
-        if !there.is_some_and(|found| look::is_program(&found.signature)) {
-            return Err(Problem::new(
-                format!("its interpreter {program} is not there, or is not executable"),
-                format!("install {program}, or name another one in the first line of {}", shell_word(file)),
-            ));
-        }
-        match sought {
-            Some(program) => command_on_path(look, search_path, program).map(|_| ()),
-            None => Ok(()),
-        }
-    }
-
     /// Reads a `NAME.toml`; `None` if it is gone.
     fn declaration(&self, look: &mut Look<'_, S>, file: &str) -> Result<Option<Declaration>, Refusal> {
         let relative = self.relative(file);
@@ -223,6 +198,30 @@ fn interpreter(head: &[u8], word: &str) -> Result<Option<Interpreter>, Problem> 
             "missing shebang: it does not begin with #!, nor is it a program in machine code",
             format!("add #!/bin/sh, or the like, as the first line: sed -i '1i #!/bin/sh' {word}"),
         )),
+    }
+}
+
+/// Judges whether what runs a script is there.
+pub(super) fn interpreter_is_there(
+    look: &mut Look<'_, impl Store>,
+    search_path: &OsStr,
+    interpreter: &Interpreter,
+    file: &str,
+) -> Result<(), Problem> {
+    let (program, sought) = match interpreter {
+        Interpreter::At(program) => (program, None),
+        Interpreter::Found { env, program } => (env, Some(program)),
+    };
+    let there = look.at(Path::new(program)).ok().flatten();
+    if !there.is_some_and(|found| look::is_program(&found.signature)) {
+        return Err(Problem::new(
+            format!("its interpreter {program} is not there, or is not executable"),
+            format!("install {program}, or name another one in the first line of {}", shell_word(file)),
+        ));
+    }
+    match sought {
+        Some(program) => command_on_path(look, search_path, program).map(|_| ()),
+        None => Ok(()),
     }
 }
 

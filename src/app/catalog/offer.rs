@@ -13,7 +13,8 @@ use crate::protocol::status::Refusal;
 
 use super::digest::Version;
 use super::judge::{
-    Covered, Declaration, Judge, Program, command_on_path, misdeclared, read_trusted, unreadable,
+    Covered, Declaration, Judge, Program, command_on_path, interpreter_is_there, misdeclared, read_trusted,
+    unreadable,
 };
 use super::look::{self, Look};
 use super::reload::Reload;
@@ -55,7 +56,7 @@ impl<S: Store> Judge<'_, S> {
         let mut argv: Vec<OsString> = Vec::new();
         if let Some(program) = program {
             if let Some(interpreter) = &program.interpreter {
-                self.interpreter(look, &search_path, interpreter, &program.file)
+                interpreter_is_there(look, &search_path, interpreter, &program.file)
                     .map_err(|problem| problem.about(program.file.clone()))?;
             }
             version.add("program", program.content.digest.as_bytes());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::edge::files::FsStore;
 use crate::edge::store::{Blob, Entry, ReadError, Signature};
+use crate::protocol::crewfile::CrewFile;
 
 use super::*;
 
@@ -46,7 +47,7 @@ impl Crew {
 
     fn terms() -> Terms {
         let inherited = [("PATH".into(), "/usr/bin:/bin".into())].into();
-        Terms { crew_file: Default::default(), inherited, binary_dir: "/nowhere".into() }
+        Terms { crew_file: CrewFile::default(), inherited, binary_dir: "/nowhere".into() }
     }
 
     fn catalog_as(&self, us: u32) -> Catalog<FsStore> {
@@ -85,95 +86,77 @@ fn refusals(findings: &[Finding]) -> Vec<&Refusal> {
         .collect()
 }
 
+/// What lies in the crew, then which file is refused, a part of the reason, a part of the remedy.
+type Case = (&'static [(&'static str, &'static str, u32)], &'static str, &'static str, &'static str);
+
+const REFUSED: &[Case] = &[
+    (&[("agents/a.sh", SCRIPT, 0o644)], "agents/a.sh", "not executable", "chmod +x agents/a.sh"),
+    (&[("agents/a.sh", "echo\n", 0o755)], "agents/a.sh", "missing shebang", "add #!/bin/sh"),
+    (&[("agents/a.sh", "#!/bin/sh\r\n", 0o755)], "agents/a.sh", "CR", "sed -i 's/\\r$//' agents/a.sh"),
+    (&[("agents/a.sh", "\u{feff}#!/bin/sh\n", 0o755)], "agents/a.sh", "byte order", "sed -i"),
+    (&[("agents/a.sh", "", 0o755)], "agents/a.sh", "empty", "rm agents/a.sh"),
+    (&[("agents/a.sh", "#!\n", 0o755)], "agents/a.sh", "no interpreter", "#!/bin/sh"),
+    (&[("agents/a.sh", "#!/no/such\n", 0o755)], "agents/a.sh", "/no/such is not there", "install /no/such"),
+    (
+        &[("agents/a.py", "#!/usr/bin/env no-such-snake\n", 0o755)],
+        "agents/a.py",
+        "no-such-snake is not on the PATH",
+        "install no-such-snake",
+    ),
+    (&[("agents/a.sh", SCRIPT, 0o757)], "agents/a.sh", "everybody may write", "chmod o-w agents/a.sh"),
+    (&[("agents/a.b.sh", SCRIPT, 0o755)], "agents/a.b.sh", "not a name", "mv -- agents/a.b.sh agents/a-b.sh"),
+    (
+        &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# tmeout = \"5m\"\n# ///\n", 0o755)],
+        "agents/a.sh",
+        "line 3: unknown key \"tmeout\"",
+        "timeout",
+    ),
+    (
+        &[("agents/a.toml", "budget = 3\ncommand = [\"sh\"]\n", 0o644)],
+        "agents/a.toml",
+        "line 1: \"budget\" is not in this version",
+        "remove it",
+    ),
+    (&[("agents/a.toml", "about = \"x\"\n", 0o644)], "agents/a.toml", "no command", "add command ="),
+    (
+        &[("agents/a.toml", "command = [\"no-such-program\"]\n", 0o644)],
+        "agents/a.toml",
+        "no-such-program is not on the PATH",
+        "install",
+    ),
+    (&[("agents/a.toml", "command = [\"./run\"]\n", 0o644)], "agents/a.toml", "run is not there", "ls -l"),
+    (
+        &[("agents/a.toml", "command = [\"bin/x\"]\n", 0o644), ("bin/x", SCRIPT, 0o644)],
+        "agents/a.toml",
+        "bin/x is not executable",
+        "chmod +x",
+    ),
+    (
+        &[("agents/a.toml", "command = [\"sh\"]\nworkdir = \"w\"\n", 0o644)],
+        "agents/a.toml",
+        "workdir: w is not there",
+        "mkdir -p",
+    ),
+    (
+        &[("agents/a.toml", "command = [\"sh\"]\n", 0o644), ("agents/a.sh", SCRIPT, 0o755)],
+        "agents/a.toml",
+        "agents/a.sh lies beside it",
+        "remove command",
+    ),
+    (&[("agents/a.toml", "command = [\"sh\"]\n", 0o646)], "agents/a.toml", "everybody", "chmod o-w"),
+    (&[("agents/a.sh", SCRIPT, 0o755), (".env", "A=1\n", 0o644)], ".env", "may read", "chmod o-r .env"),
+    (&[("agents/a.sh", SCRIPT, 0o755), (".env", "oops\n", 0o600)], ".env", "line 1: not of the shape", "#"),
+    (
+        &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# env_file = \"x.env\"\n# ///\n", 0o755)],
+        "x.env",
+        "is not there",
+        "chmod 600 x.env",
+    ),
+];
+
 #[test]
 fn each_refusal_has_its_reason_and_its_remedy() {
-    // What lies in the crew, then which file is refused, a part of the reason, a part of the remedy.
-    type Case = (&'static [(&'static str, &'static str, u32)], &'static str, &'static str, &'static str);
-    let cases: &[Case] = &[
-        (&[("agents/a.sh", SCRIPT, 0o644)], "agents/a.sh", "not executable", "chmod +x agents/a.sh"),
-        (&[("agents/a.sh", "echo\n", 0o755)], "agents/a.sh", "missing shebang", "add #!/bin/sh"),
-        (&[("agents/a.sh", "#!/bin/sh\r\n", 0o755)], "agents/a.sh", "CR", "sed -i 's/\\r$//' agents/a.sh"),
-        (&[("agents/a.sh", "\u{feff}#!/bin/sh\n", 0o755)], "agents/a.sh", "byte order", "sed -i"),
-        (&[("agents/a.sh", "", 0o755)], "agents/a.sh", "empty", "rm agents/a.sh"),
-        (&[("agents/a.sh", "#!\n", 0o755)], "agents/a.sh", "no interpreter", "#!/bin/sh"),
-        (
-            &[("agents/a.sh", "#!/no/such\n", 0o755)],
-            "agents/a.sh",
-            "/no/such is not there",
-            "install /no/such",
-        ),
-        (
-            &[("agents/a.py", "#!/usr/bin/env no-such-snake\n", 0o755)],
-            "agents/a.py",
-            "no-such-snake is not on the PATH",
-            "install no-such-snake",
-        ),
-        (&[("agents/a.sh", SCRIPT, 0o757)], "agents/a.sh", "everybody may write", "chmod o-w agents/a.sh"),
-        (
-            &[("agents/a.b.sh", SCRIPT, 0o755)],
-            "agents/a.b.sh",
-            "not a name",
-            "mv -- agents/a.b.sh agents/a-b.sh",
-        ),
-        (
-            &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# tmeout = \"5m\"\n# ///\n", 0o755)],
-            "agents/a.sh",
-            "line 3: unknown key \"tmeout\"",
-            "timeout",
-        ),
-        (
-            &[("agents/a.toml", "budget = 3\ncommand = [\"sh\"]\n", 0o644)],
-            "agents/a.toml",
-            "line 1: \"budget\" is not in this version",
-            "remove it",
-        ),
-        (&[("agents/a.toml", "about = \"x\"\n", 0o644)], "agents/a.toml", "no command", "add command ="),
-        (
-            &[("agents/a.toml", "command = [\"no-such-program\"]\n", 0o644)],
-            "agents/a.toml",
-            "no-such-program is not on the PATH",
-            "install",
-        ),
-        (
-            &[("agents/a.toml", "command = [\"./run\"]\n", 0o644)],
-            "agents/a.toml",
-            "run is not there",
-            "ls -l",
-        ),
-        (
-            &[("agents/a.toml", "command = [\"bin/x\"]\n", 0o644), ("bin/x", SCRIPT, 0o644)],
-            "agents/a.toml",
-            "bin/x is not executable",
-            "chmod +x",
-        ),
-        (
-            &[("agents/a.toml", "command = [\"sh\"]\nworkdir = \"w\"\n", 0o644)],
-            "agents/a.toml",
-            "workdir: w is not there",
-            "mkdir -p",
-        ),
-        (
-            &[("agents/a.toml", "command = [\"sh\"]\n", 0o644), ("agents/a.sh", SCRIPT, 0o755)],
-            "agents/a.toml",
-            "agents/a.sh lies beside it",
-            "remove command",
-        ),
-        (&[("agents/a.toml", "command = [\"sh\"]\n", 0o646)], "agents/a.toml", "everybody", "chmod o-w"),
-        (&[("agents/a.sh", SCRIPT, 0o755), (".env", "A=1\n", 0o644)], ".env", "may read", "chmod o-r .env"),
-        (
-            &[("agents/a.sh", SCRIPT, 0o755), (".env", "oops\n", 0o600)],
-            ".env",
-            "line 1: not of the shape",
-            "#",
-        ),
-        (
-            &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# env_file = \"x.env\"\n# ///\n", 0o755)],
-            "x.env",
-            "is not there",
-            "chmod 600 x.env",
-        ),
-    ];
-    for (files, refused, reason, remedy) in cases {
+    for (files, refused, reason, remedy) in REFUSED {
         let crew = Crew::new();
         for (file, text, mode) in *files {
             crew.put(file, text, *mode);
@@ -372,7 +355,7 @@ fn globs_over_too_many_files_are_refused() {
     crew.put("agents/a.toml", "command = [\"sh\"]\nreload_on = [\"**/*.js\"]\n", 0o644);
     DirBuilder::new().create(crew.path("node_modules")).unwrap();
     for n in 0..10_001 {
-        File::create(crew.path(&format!("node_modules/{n}.js"))).unwrap();
+        File::create_new(crew.path(&format!("node_modules/{n}.js"))).unwrap();
     }
     let findings = crew.scan();
     assert!(refusals(&findings)[0].reason.contains("more than 10000 files"), "{findings:?}");

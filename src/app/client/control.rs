@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::edge::store::{ReadError, Store, parent};
+use crate::protocol::display::clean;
 use crate::protocol::layout::RECORD_EXT;
 use crate::protocol::name::{AgentName, Name};
 use crate::protocol::record::{SMALL_LEN_MAX, VERSION, cut, encode};
@@ -143,9 +144,7 @@ impl<S: Store> Client<S> {
     fn reason(&self, path: &Path) -> Result<Option<String>, ClientError> {
         match self.store.read(path, SMALL_LEN_MAX) {
             Ok(blob) => {
-                let text = String::from_utf8_lossy(&blob.bytes);
-                let line: String =
-                    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let line = clean(blob.bytes.trim_ascii());
                 Ok(Some(if line.is_empty() { "no reason given".into() } else { line }))
             }
             Err(ReadError::Missing) => Ok(None),

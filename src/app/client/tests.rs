@@ -405,3 +405,23 @@ fn a_request_is_asked_answered_and_cleared_away() {
     assert!(!crew.has(&crew.layout.request(&id)));
     drop(crew.dir);
 }
+
+#[test]
+fn an_update_is_queued_in_the_callers_name_in_order() {
+    use super::memory::Fate;
+    use crate::protocol::update::{Operation, Update};
+
+    let crew = Crew::new();
+    let mut client = crew.run("librarian", "R1");
+    let key = "reading/list".parse().unwrap();
+    let first = client.remember(Operation::Append, &key, Some(&payload("[1]"))).unwrap();
+    let second = client.remember(Operation::Delete, &key, None).unwrap();
+    assert_eq!((first.seq(), second.seq()), (1, 2));
+    let update: Update = crew.read(&crew.layout.update(&name("librarian"), 1));
+    assert_eq!((update.op, update.value), (Operation::Append, Some(serde_json::json!([1]))));
+    assert_eq!(client.fate(&first).unwrap(), Fate::Pending);
+    assert!(client.remember(Operation::Set, &key, None).is_err(), "a set needs a value");
+    assert_eq!(client.recall(&key).unwrap(), None);
+    crew.write(&crew.layout.value(&key), b"[1]\n");
+    assert_eq!(client.recall(&key).unwrap().as_deref(), Some(&b"[1]\n"[..]));
+}

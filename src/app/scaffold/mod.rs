@@ -1,5 +1,9 @@
 //! Making a crew, and agents to begin with.
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -55,9 +59,12 @@ pub enum ScaffoldError {
 
 fn at(path: &Path) -> impl Fn(io::Error) -> ScaffoldError {
     let path = path.to_path_buf();
-    move |error| match error.kind() {
-        io::ErrorKind::AlreadyExists => ScaffoldError::Exists(path.clone()),
-        _ => ScaffoldError::Io { path: path.clone(), error },
+    move |error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            ScaffoldError::Exists(path.clone())
+        } else {
+            ScaffoldError::Io { path: path.clone(), error }
+        }
     }
 }
 
@@ -146,7 +153,10 @@ fn toml_string(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if c.is_control() => {
+                // Writing to a String cannot fail.
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
             c => quoted.push(c),
         }
     }

@@ -233,6 +233,12 @@ impl Store for Disk {
             Signature { dev: 1, ino, size, mtime_ns: 0, ctime_ns: 0, mode, uid: 0, gid: 0 }
         }))
     }
+    fn set_mode(&self, _: &Path, _: u32) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
     fn touch(&self, path: &Path) -> io::Result<bool> {
         Ok(self.lock().seen.contains_key(path))
     }
