@@ -77,7 +77,9 @@ impl World {
     fn within(dir: tempfile::TempDir) -> Self {
         // Stands in for our own binary: what it is asked is all that counts here.
         let launcher = dir.path().join("launcher");
-        let text = "#!/bin/sh\n[ \"$1 $2 $4\" = 'exec-agent --workdir --' ] || exit 99\ncd \"$3\"; shift 4; exec \"$@\"\n";
+        let text = "#!/bin/sh\n\
+            [ \"$1 $2 $4\" = 'exec-agent --workdir --' ] || exit 99\n\
+            cd \"$3\"; shift 4; exec \"$@\"\n";
         write_script(&launcher, text);
         let (deliver, reports) = crossbeam_channel::unbounded();
         let config = Config { crew: dir.path().to_owned(), launcher };
