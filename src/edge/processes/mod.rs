@@ -1,8 +1,9 @@
 //! Starting, signalling, reaping and proving gone: one long-lived thread that owns all processes.
 //!
-//! [`thread`] is that thread and [`worker`] what it does; [`spawn`] makes processes, [`table`] reads `/proc`, [`identity`] tells one
-//! process from another, [`tree`] says whose a process is, [`kill`] ends a tree, [`evidence`] describes one,
-//! and [`survivors`](survivors()) finds what an earlier supervisor left.
+//! `thread` is that thread and `worker` what it does; `spawn` makes processes, `table` reads `/proc`,
+//! `identity` tells one process from another, `tree` says whose a process is, `run` holds what is known of
+//! one run, `kill` ends a tree, `evidence` describes one, and [`survivors`] finds what an earlier supervisor
+//! left.
 
 mod evidence;
 mod identity;

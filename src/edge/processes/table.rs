@@ -130,6 +130,19 @@ pub(super) fn scan() -> io::Result<Vec<Stat>> {
     Ok(table)
 }
 
+/// The pids of our own children, zombies included.
+///
+/// # Errors
+/// Those of reading `/proc/self/task/TID/children`, which not every kernel has.
+pub(super) fn own_children() -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in fs::read_dir("/proc/self/task")? {
+        let text = fs::read_to_string(task?.path().join("children"))?;
+        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
 /// True if the error says that a process is not there.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);

@@ -210,9 +210,10 @@ impl<M: FnMut(u32) -> Marks> Survey<'_, M> {
         marked.or_else(|| self.by_session(stat, earlier)).map_or(Owner::Nobody, Owner::Of)
     }
 
-    /// The household whose root began this session. A pid is not given out again while a session bears it, but
-    /// it is after that, and then others may begin a session of that number: so the root must still be there,
-    /// or have been our own child, whose tree is not left unattended for long, and not have a successor.
+    /// The household whose root began this session. A pid is not given out again while a session bears it,
+    /// but it is after that, and then others may begin a session of that number. So the root must still be
+    /// there; or it must have been our own child, whose tree is not left unattended for long, and its pid
+    /// must be free.
     fn by_session(&self, stat: &Stat, among: impl Fn(&Household<'_>) -> bool) -> Option<usize> {
         self.position(|household| {
             let began = |root: Instance| match table::row(self.table, root.pid) {

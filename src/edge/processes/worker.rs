@@ -1,17 +1,20 @@
 //! What the process thread does, turn by turn.
 //!
 //! It waits in one place: for its own eventfd, which orders and SIGCHLD raise, and for the pidfds of
-//! adopted roots. While nothing is being killed it has no timer. A turn takes all orders that are there,
-//! reaps all children that are dead, and reads `/proc` at most once for all trees together, and only if a
-//! tree is being killed, examined or (an adopted one) signalled.
+//! adopted roots. While nothing is being killed it has no timer. A turn takes all orders that are there and
+//! reaps all children that are dead. It reads `/proc` only if a tree is being killed, examined or (an adopted
+//! one) signalled, once for all such trees, and again only after something was stopped or reaped.
 //!
 //! **Why a tree of our own is gone when one reading of `/proc` shows nothing of it.** Let a process of it be
 //! alive when the reading begins, and follow its ancestors up to the topmost that is of the run. That one is
 //! our child, because the root has been reaped and we are the subreaper; it stays our child until *we* reap
 //! it, and we reap on this very thread, not while it reads. So the reading shows it, alive or as a zombie.
-//! Zombies therefore count: what shows one is read again after reaping. Exact as this is, it is so only as far as
-//! the orphan can be told to be the run's (see [`super::tree`]); one that cannot is warned of. Of a run that
-//! an earlier supervisor started, the proof is only that nothing bears its mark.
+//! Zombies therefore count: what shows one is read again after reaping. For the same reason the list of our
+//! own children proves it too, if it holds nothing but roots of other runs.
+//!
+//! Exact as this is, it is so only as far as an orphan can be told to be the run's (see `tree`); one that
+//! cannot is warned of. Of a run that an earlier supervisor started, the proof is only that nothing bears
+//! its mark.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
@@ -285,9 +288,7 @@ impl<D: Fn(Report)> Worker<D> {
     /// Reads `/proc` for all that wait for it, and again as long as that promises progress.
     fn look(&mut self, mut children: Children) {
         for _ in 0..LOOKS_MAX {
-            if children == Children::None {
-                self.finish_all_of_ours();
-            }
+            self.finish_without_a_look(children);
             if !self.is_worth_a_look() {
                 break;
             }
@@ -320,14 +321,28 @@ impl<D: Fn(Report)> Worker<D> {
         dying.next().is_some() || !self.examined.is_empty() || !self.signals.is_empty()
     }
 
-    /// Without any child there is nothing left of any run that we started.
-    fn finish_all_of_ours(&mut self) {
-        let gone = self.runs.iter().filter(|(_, run)| {
+    /// Finishes the dying runs of ours whose root has been reaped, if all children that we have are roots of
+    /// other runs: by the reasoning at the head of this file, nothing of the dying ones is left then. This
+    /// costs a tenth of reading all of `/proc` and is the usual case; where it proves nothing, that follows.
+    fn finish_without_a_look(&mut self, children: Children) {
+        let dying = self.runs.iter().filter(|(_, run)| {
             run.kill.is_some() && run.root.has_ended() && run.root.origin() == Origin::Ours
         });
-        let gone: Vec<RunId> = gone.map(|(run, _)| run.clone()).collect();
-        for run in gone {
-            self.finish(&run);
+        let dying: Vec<RunId> = dying.map(|(run, _)| run.clone()).collect();
+        if dying.is_empty() {
+            return;
+        }
+        let is_root = |pid: &u32| {
+            self.runs.values().any(|run| matches!(run.root, Root::Child(root) if root.pid == *pid))
+        };
+        let proved = match children {
+            Children::None => true,
+            Children::Some { .. } => table::own_children().is_ok_and(|pids| pids.iter().all(is_root)),
+        };
+        if proved {
+            for run in &dying {
+                self.finish(run);
+            }
         }
     }
 
