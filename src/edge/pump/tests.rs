@@ -1,5 +1,5 @@
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -47,10 +47,7 @@ fn name(text: &str) -> AgentName {
 }
 
 fn numbers(to: u32) -> String {
-    (1..=to).fold(String::new(), |mut text, n| {
-        writeln!(text, "{n}").unwrap();
-        text
-    })
+    (1..=to).flat_map(|n| [n.to_string(), "\n".to_owned()]).collect()
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -88,6 +85,21 @@ fn all_output_arrives_in_order_with_its_marks() {
     assert_eq!((marks[0].offset, &marks[0].run), (0, &run));
     let last = marks.last().unwrap();
     assert_eq!((last.offset, &last.run), (u64::try_from(first_len).unwrap(), &next));
+}
+
+#[test]
+fn a_run_that_is_closed_at_once_loses_nothing() {
+    let crew = Crew::new();
+    let (agent, run) = (name("writer"), name("R1"));
+    let path = crew.layout.pipe(&agent, &run);
+    nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mut end = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    end.write_all(numbers(10_000).as_bytes()).unwrap();
+    let (pump, reports) = crew.pump(LIMITS);
+    pump.open(&agent, &run).unwrap();
+    pump.close(&agent, &run);
+    assert_eq!(reports.recv_timeout(PATIENCE).unwrap(), drained(&agent, &run));
+    assert!(crew.log(&agent) == numbers(10_000), "output lost or out of order");
 }
 
 #[test]
