@@ -1,7 +1,7 @@
 //! A supervisor in the real world: takes the crew, starts the helper threads, turns until it is over.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +57,6 @@ pub enum RunError {
         /// Why, with the path.
         why: String,
     },
-    /// `state/` was removed or replaced while it was in use.
-    #[error("{0} was removed or replaced: nothing in it is what this supervisor knows; start it again")]
-    StateGone(PathBuf),
 }
 
 fn start<T>(what: &'static str, result: Result<T, impl std::fmt::Display>) -> Result<T, RunError> {
@@ -81,6 +78,9 @@ impl Processes for RealProcesses {
             log::error!("the output of {} cannot be read: {error}", launch.agent);
         }
         self.thread.order(order);
+    }
+    fn is_being_written(&self, path: &Path) -> bool {
+        self.thread.is_being_written(path)
     }
     fn run_closed(&self, agent: &AgentName, run: &RunId) {
         self.pump.close(agent, run);
@@ -127,10 +127,10 @@ enum WatchOrder {
 ///
 /// # Errors
 /// [`RunError`]; what could not be done for one agent is in its status, and no error here.
-pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
+pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
     let clock = SystemClock::new();
     let me = start("this process", own_identity())?;
-    let lock = CrewLock::acquire(&layout, &Holder::new(me.clone(), clock.now().wall))?;
+    let lock = CrewLock::acquire(layout, &Holder::new(me.clone(), clock.now().wall))?;
     let survey = Survey::new(layout.clone(), environment)?;
     let store = survey.store.clone();
     start("state", make_directories(&store, &layout.directories()))?;
@@ -140,7 +140,7 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     // Unbounded, because a helper thread that waited for room could wait for a loop that waits for it.
     // Each source is bounded by what it watches: runs, tickets, directories.
     let (sender, messages) = crossbeam_channel::unbounded::<Message>();
-    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), &layout, me.pid))?;
+    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), layout, me.pid))?;
     for aside in &recovery.aside {
         log::warn!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
     }
@@ -148,7 +148,8 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
     let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
     let steward = Steward::new(store.clone(), layout.clone(), journal);
-    let steward = start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
+    let steward =
+        start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
     let pump = Arc::new(start("the log pump", Pump::start(layout.clone(), deliver(&sender, Message::Pump)))?);
     let launcher = start("our own binary", own::binary())?;
     let config = Config { crew: layout.crew().to_path_buf(), launcher };
@@ -176,7 +177,7 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
     supervisor.recover(survivors(layout.crew()), &tail);
-    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock, &layout);
+    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages);
     ended
 }
@@ -205,19 +206,13 @@ fn turn_until_over(
     eyes: &mut Eyes,
     sender: &Sender<Message>,
     lock: &CrewLock,
-    layout: &Layout,
 ) -> Result<(), RunError> {
     supervisor.turn([]);
     while !supervisor.has_ended() {
         eyes.adjust(sender);
-        let first = match messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
         if first.as_ref().is_none_or(may_concern_state) && !start("the crew's lock", lock.is_intact())? {
-            // What would be written now would be written into a directory of somebody else's making.
-            supervisor.abandon();
-            return Err(RunError::StateGone(layout.state()));
+            supervisor.go_blind();
         }
         supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
     }
