@@ -5,13 +5,14 @@
 //! middle gets one second look first.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
-use crate::edge::store::Store;
+use crate::edge::store::{ReadError, Store};
 use crate::machine::event::{Ended, HandedIn, Submission};
 use crate::machine::{Effect, Event};
 use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
@@ -122,14 +123,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// The record of a task that ended, if one lies on a shelf.
-    fn ended_record(&self, id: &TaskId) -> Option<(Shelf, TaskRecord)> {
+    pub(super) fn ended_record(&self, id: &TaskId) -> Option<(Shelf, TaskRecord)> {
         [Shelf::Done, Shelf::Dead].into_iter().find_map(|shelf| {
             let blob = self.store.read(&self.options.layout.ended(shelf, id), RECORD_LEN_MAX * 2).ok()?;
             Some((shelf, record::decode(&blob.bytes).ok()?))
         })
     }
 
-    pub(super) fn ended(&self, id: &TaskId) -> Option<Ended> {
+    fn ended(&self, id: &TaskId) -> Option<Ended> {
         self.ended_record(id).map(|(shelf, record)| Ended { shelf, nonce: record.nonce, at: record.ended })
     }
 
@@ -232,13 +233,26 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided })
     }
 
-    /// Reads an outcome that lies there while its owner is gone: it is whole, or never will be.
-    pub(super) fn read_outcome(&self, agent: &AgentName, path: &Path) -> Option<Event> {
-        let (task, token, nonce) = parse_outcome_name(path.file_name()?.to_str()?)?;
-        let blob = self.store.read(path, SMALL_LEN_MAX).ok()?;
-        let outcome: Outcome = record::decode(&blob.bytes).ok()?;
-        let same = (&outcome.task, outcome.token, outcome.nonce.as_str()) == (&task, token, nonce);
-        same.then(|| self.handed_in(agent, outcome))
+    /// Reads an outcome that lies there while its owner is gone: it is whole, or never will be. `None` if it
+    /// is no outcome of this task; an error if it cannot be told.
+    pub(super) fn read_outcome(&self, agent: &AgentName, path: &Path) -> io::Result<Option<Event>> {
+        let named = path.file_name().and_then(|name| parse_outcome_name(name.to_str()?));
+        let Some((task, token, nonce)) = named else { return Ok(None) };
+        let bytes = match self.store.read(path, SMALL_LEN_MAX) {
+            Ok(blob) => blob.bytes,
+            Err(ReadError::Io(error)) => return Err(error),
+            Err(
+                ReadError::Missing
+                | ReadError::NotRegular(_)
+                | ReadError::TooLarge { .. }
+                | ReadError::Foreign(_),
+            ) => return Ok(None),
+        };
+        let outcome = record::decode::<Outcome>(&bytes).ok();
+        let outcome = outcome.filter(|outcome| {
+            (&outcome.task, outcome.token, outcome.nonce.as_str()) == (&task, token, nonce)
+        });
+        Ok(outcome.map(|outcome| self.handed_in(agent, outcome)))
     }
 
     fn look_again_for_outcomes(&mut self, now: Now, task: &TaskId, agent: &AgentName) {

@@ -42,7 +42,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_locks(now);
         self.look_at_outcomes(now);
         self.look_at_new_tasks(now);
-        self.second_looks.retain(|_, first| first.plus(2 * SECOND_LOOK_MS) > now.mono);
+        // Whatever had its second look, or is gone, is not waited for any more.
+        self.second_looks.retain(|_, first| first.plus(SECOND_LOOK_MS) > now.mono);
     }
 
     /// What an operator switched: HALT, and which agents are stopped.

@@ -47,6 +47,8 @@ const SCAN_MS: u64 = 30_000;
 pub const BATCH_MAX: usize = 256;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
 const STALL_MS: u64 = 5_000;
+/// Less free space than this, in bytes, is told.
+const FREE_SPACE_LOW: u64 = 256 * 1024 * 1024;
 /// A file in `agents/` that was touched and not closed may be being written for so long without asking.
 const WRITING_MS: u64 = 2_000;
 /// A record that ends in the middle is looked at once more after this.
@@ -79,6 +81,8 @@ pub trait Helpers {
     fn remember(&self, agent: Option<&AgentName>);
     /// What is to be watched from now on.
     fn watch(&self, assignment: Assignment);
+    /// How many bytes can still be written to the crew's file system, if that can be told.
+    fn free_space(&self) -> Option<u64>;
     /// A watched directory was replaced.
     fn rewatch(&self);
     /// Files outside `agents/` that belong to agents are to be watched.
@@ -123,6 +127,12 @@ struct ToLookAt {
 }
 
 impl ToLookAt {
+    /// True if one turn was not enough.
+    fn is_pending(&self) -> bool {
+        let files = [&self.new_tasks, &self.outcomes, &self.requests];
+        !self.places.is_empty() || files.iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
+    }
+
     fn everything() -> Self {
         let places = [
             Place::CrewFile,
@@ -244,14 +254,32 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.next_scan = now.mono.plus(SCAN_MS);
             self.to_look_at = ToLookAt::everything();
             self.helpers.remember(None);
+            self.warn_of_little_space();
         }
         self.look(now);
         self.step(now, Event::Tick);
         self.publish();
     }
 
+    fn warn_of_little_space(&mut self) {
+        match self.helpers.free_space() {
+            Some(free) if free < FREE_SPACE_LOW => {
+                let mib = free / (1024 * 1024);
+                let why =
+                    format!("only {mib} MiB are free: make room, or nothing can be acknowledged any more");
+                if self.warnings.insert("space".into(), why.clone()).is_none() {
+                    log::warn!("{why}");
+                }
+            }
+            Some(_) | None => drop(self.warnings.remove("space")),
+        }
+    }
+
     /// When the loop should turn next though no message came, in milliseconds from now.
     pub fn wait_ms(&mut self) -> u64 {
+        if self.to_look_at.is_pending() {
+            return 0;
+        }
         let now = self.clock.now().mono.0.saturating_sub(self.stalled_ms);
         let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
         let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();

@@ -379,23 +379,28 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Reports every outcome on disk for this task, then that there are no more.
     fn look_for_outcomes(&mut self, task: &TaskId, agent: &AgentName, events: &mut VecDeque<Event>) {
-        let dir = self.options.layout.outcomes_of(agent);
-        match self.store.list(&dir, LISTED_MAX) {
+        match self.outcomes_on_disk(task, agent) {
             Ok(found) => {
-                let prefix = format!("{task}.");
-                for entry in found.iter().filter(|entry| entry.name.starts_with(&prefix)) {
-                    if let Some(event) = self.read_outcome(agent, &dir.join(&entry.name)) {
-                        events.push_back(event);
-                    }
-                }
+                events.extend(found);
                 events.push_back(Event::OutcomesLooked(task.clone()));
             }
             // Without having looked nothing may be given away; the next scan tries again.
             Err(error) => {
-                log::error!("{}: cannot look for outcomes: {error}", dir.display());
+                log::error!("task {task}: cannot look for outcomes of {agent}: {error}");
                 self.unlooked.insert((task.clone(), agent.clone()));
             }
         }
+    }
+
+    fn outcomes_on_disk(&self, task: &TaskId, agent: &AgentName) -> io::Result<Vec<Event>> {
+        let dir = self.options.layout.outcomes_of(agent);
+        let prefix = format!("{task}.");
+        let mut events = Vec::new();
+        for entry in self.store.list(&dir, LISTED_MAX)?.iter().filter(|entry| entry.name.starts_with(&prefix))
+        {
+            events.extend(self.read_outcome(agent, &dir.join(&entry.name))?);
+        }
+        Ok(events)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::app::survey::{Survey, SurveyError};
 use crate::app::world::Environment;
 use crate::edge::clock::{Clock, SystemClock};
 use crate::edge::environment as own;
-use crate::edge::files::FsStore;
+use crate::edge::files::{FsStore, free_space};
 use crate::edge::flock::{CrewLock, LockError};
 use crate::edge::log::SegmentedLog;
 use crate::edge::processes::{Config, Order, ProcessThread, Processes, Report, own_identity, survivors};
@@ -93,6 +93,7 @@ struct RealHelpers {
     steward: StewardThread,
     watchdog: Watchdog,
     watch_orders: Sender<WatchOrder>,
+    layout: Layout,
 }
 
 impl Helpers for RealHelpers {
@@ -109,6 +110,9 @@ impl Helpers for RealHelpers {
     }
     fn watch(&self, assignment: Assignment) {
         self.watchdog.assign(assignment);
+    }
+    fn free_space(&self) -> Option<u64> {
+        free_space(self.layout.crew()).ok()
     }
     fn rewatch(&self) {
         let _ = self.watch_orders.send(WatchOrder::Again);
@@ -141,9 +145,6 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     // Each source is bounded by what it watches: runs, tickets, directories.
     let (sender, messages) = crossbeam_channel::unbounded::<Message>();
     let (writer, recovery) = start("the ledger", Writer::open(store.clone(), layout, me.pid))?;
-    for aside in &recovery.aside {
-        log::warn!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
-    }
     let tail = start("the ledger", writer.tail(TAIL_LEN))?;
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
     let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
@@ -171,12 +172,19 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     };
     let catalog = Catalog::new(store.clone(), layout.clone(), survey.owners, survey.terms.clone());
     let options = Options { layout: layout.clone(), me, owners: survey.owners, terms: survey.terms, setup };
-    let helpers = RealHelpers { writer, steward, watchdog, watch_orders };
+    let helpers = RealHelpers { writer, steward, watchdog, watch_orders, layout: layout.clone() };
     let mut eyes = Eyes { watches: None, orders, layout: layout.clone(), extra: BTreeSet::new() };
     eyes.open(&sender);
+    let survivors = survivors(layout.crew());
+    for (agent, run) in start("the log pump", pump.adopt_leftovers())? {
+        // A pipe that no run of ours holds is nobody's output any more.
+        if !survivors.iter().any(|survivor| survivor.run == run) {
+            pump.close(&agent, &run);
+        }
+    }
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
-    supervisor.recover(survivors(layout.crew()), &tail);
+    supervisor.recover(survivors, &recovery, &tail);
     let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages);
     ended
