@@ -150,7 +150,7 @@ impl World {
 
     /// Lets the agent that waits at the gate go on.
     fn open_gate(&self, name: &str) {
-        std::fs::write(self.path(name), "go\n").expect("the gate has a reader");
+        fs::write(self.path(name), "go\n").expect("the gate has a reader");
     }
 
     fn kill(&self, run: &str) {
