@@ -174,11 +174,25 @@ impl State {
 
     pub(super) fn next_settling(&self) -> Option<Mono> {
         let pending = self.agents.values().filter_map(|agent| agent.pending.as_ref()).map(due_at);
-        let backoff = self.agents.iter().filter_map(|(name, agent)| match agent.rest {
-            Rest::Backoff { until, .. } if self.unwanted(name).is_none() => Some(until),
-            Rest::Backoff { .. } | Rest::Ready | Rest::Finished | Rest::Over(_) => None,
+        let backoff = self.agents.values().filter_map(|agent| match agent.rest {
+            Rest::Backoff { until, .. } => Some(until),
+            Rest::Ready | Rest::Finished | Rest::Over(_) => None,
         });
         pending.chain(backoff).min()
+    }
+
+    /// Ends the waits that are over, whether or not anything can be started then: a deadline that stayed
+    /// in the past would make the loop spin.
+    pub(super) fn rests_over(&mut self, now: Now) {
+        let over: Vec<AgentName> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| matches!(agent.rest, Rest::Backoff { until, .. } if until <= now.mono))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in over {
+            self.agent_mut(now, &name).rest = Rest::Ready;
+        }
     }
 
     /// Why nothing of this agent should be started; `None` if it may be.
@@ -203,11 +217,7 @@ impl State {
             .agents
             .iter()
             .filter(|(_, agent)| agent.runs.is_empty() && !agent.is_handler())
-            .filter(|(_, agent)| match agent.rest {
-                Rest::Ready => true,
-                Rest::Backoff { until, .. } => until <= now.mono,
-                Rest::Finished | Rest::Over(_) => false,
-            })
+            .filter(|(_, agent)| agent.rest == Rest::Ready)
             .filter(|(name, _)| self.unwanted(name).is_none())
             .map(|(name, _)| name.clone())
             .collect();

@@ -8,7 +8,7 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::state::{Cause, Course, Rest, RunState, State};
+use super::state::{Cause, Course, Rest, Run, RunState, State};
 use super::{Effect, Out};
 
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
@@ -157,7 +157,7 @@ impl State {
     }
 
     fn is_idle(&self, now: Mono) -> bool {
-        let quiet = now.since(self.last_submission) >= IDLE_MS;
+        let quiet = self.quiet_since.is_some_and(|since| now.since(since) >= IDLE_MS);
         let settled = self.agents.values().all(|agent| agent.pending.is_none());
         quiet
             && settled
@@ -168,20 +168,21 @@ impl State {
 
     fn service_is_idle(&self, name: &AgentName, now: Mono) -> bool {
         let Some(agent) = self.agents.get(name) else { return true };
-        if agent.is_handler() || self.unwanted(name).is_some() {
-            return agent.runs.is_empty() || agent.is_handler();
+        if agent.is_handler() {
+            return true;
+        }
+        if self.unwanted(name).is_some() {
+            return agent.runs.iter().all(|run| self.is_stuck(run));
         }
         let Some(run) = agent.runs.first().and_then(|run| self.runs.get(run)) else {
             // It has exited; if it is to be started at once, it is not idle yet.
             return agent.last_exit.is_some() && agent.rest != Rest::Ready || agent.rest == Rest::Finished;
         };
-        let declares = run
-            .version
-            .as_ref()
-            .is_some_and(|version| matches!(version.manifest.heartbeat, Heartbeat::Every(_)));
         match run.state {
-            RunState::Running => run.beaten || !declares && now.since(run.started.mono) >= IDLE_MS,
-            RunState::Isolated { .. } | RunState::Stuck => true,
+            RunState::Running => {
+                run.beaten || !declares_heartbeat(run) && now.since(run.started.mono) >= IDLE_MS
+            }
+            RunState::Isolated { .. } | RunState::Stuck(_) => true,
             RunState::Starting | RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) => false,
         }
     }
@@ -190,8 +191,16 @@ impl State {
         if !self.setup.until_idle || self.course != Course::Working {
             return None;
         }
-        let started = self.runs.values().map(|run| run.started.mono);
-        started.chain([self.last_submission]).max().map(|last| last.plus(IDLE_MS))
+        // Only what becomes true by time alone, and has not yet: all else arrives as an event.
+        let young = self.runs.values().filter(|run| {
+            run.task.is_none() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
+        });
+        let since = young.map(|run| run.started.mono).chain(self.quiet_since);
+        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped)
+    }
+
+    fn is_stuck(&self, run: &RunId) -> bool {
+        self.runs.get(run).is_none_or(|run| matches!(run.state, RunState::Stuck(_)))
     }
 
     pub(super) fn end_if_over(&mut self, out: &mut Out) {
@@ -202,4 +211,8 @@ impl State {
             out.push(Effect::Exit);
         }
     }
+}
+
+fn declares_heartbeat(run: &Run) -> bool {
+    run.version.as_ref().is_some_and(|version| matches!(version.manifest.heartbeat, Heartbeat::Every(_)))
 }

@@ -92,7 +92,7 @@ impl State {
                     | RunState::Stopping { .. }
                     | RunState::Killing
                     | RunState::Ending(_)
-                    | RunState::Stuck,
+                    | RunState::Stuck(_),
                     _,
                 ) => {}
             }
@@ -152,7 +152,7 @@ impl State {
                     Some(version),
                     RunState::Running | RunState::Isolated { .. } | RunState::Stopping { .. },
                 ) => &version.manifest,
-                (_, RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck)
+                (_, RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_))
                 | (None, _) => {
                     continue;
                 }

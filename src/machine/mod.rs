@@ -30,6 +30,8 @@ impl State {
     /// Takes one event at the time `now` and decides what is to be done, in order.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
+        self.stepped = now.mono;
+        self.quiet_since.get_or_insert(now.mono);
         self.handle(now, event, &mut out);
         self.advance(now, &mut out);
         out
@@ -75,6 +77,7 @@ impl State {
     /// Does what is due at `now`.
     fn advance(&mut self, now: Now, out: &mut Out) {
         self.settle_due(now, out);
+        self.rests_over(now);
         self.run_deadlines(now, out);
         self.tasks_due(now, out);
         self.start_due(now, out);

@@ -70,7 +70,7 @@ impl State {
             | RunState::Stopping { .. }
             | RunState::Killing
             | RunState::Ending(_)
-            | RunState::Stuck => {}
+            | RunState::Stuck(_) => {}
         }
         let (agent, task) = (run.agent.clone(), run.task.clone());
         if let Some(task) = &task {
@@ -142,7 +142,7 @@ impl State {
     pub(super) fn kill(&mut self, id: &RunId, cause: Option<Cause>, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
         match run.state {
-            RunState::Killing | RunState::Ending(_) | RunState::Stuck => return,
+            RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => return,
             RunState::Starting
             | RunState::Running
             | RunState::Isolated { .. }
@@ -167,8 +167,17 @@ impl State {
             self.outside_owner_gone(id, out);
             return;
         };
-        let killing = run.state == RunState::Killing;
-        run.state = RunState::Ending(ending);
+        // Where its tree is being killed already, that goes on by itself.
+        let (state, killing) = match run.state {
+            RunState::Killing => (RunState::Ending(ending), true),
+            RunState::Stuck(_) => (RunState::Stuck(ending), true),
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Ending(_) => (RunState::Ending(ending), false),
+        };
+        run.state = state;
         let lived_ms = now.mono.since(run.started.mono);
         let (name, why) = (run.agent.clone(), run.cause.words());
         out.push(Effect::Note(Fact::Exited { agent: name.clone(), run: id.clone(), ending, lived_ms, why }));
@@ -187,13 +196,12 @@ impl State {
     pub(super) fn tree_gone(&mut self, now: Now, id: &RunId, killed: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get(id) else { return };
         let ending = match run.state {
-            RunState::Ending(ending) => ending,
+            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
             RunState::Starting
             | RunState::Running
             | RunState::Isolated { .. }
             | RunState::Stopping { .. }
-            | RunState::Killing
-            | RunState::Stuck => Ending::Unseen,
+            | RunState::Killing => Ending::Unseen,
         };
         if !killed.is_empty() {
             let (agent, run) = (run.agent.clone(), id.clone());
@@ -204,7 +212,14 @@ impl State {
 
     pub(super) fn tree_stuck(&mut self, id: &RunId, left: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        run.state = RunState::Stuck;
+        run.state = RunState::Stuck(match run.state {
+            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Killing => Ending::Unseen,
+        });
         let agent = run.agent.clone();
         let text =
             format!("processes of {agent} do not die: {}; what it holds stays withheld", left.join(", "));
@@ -274,7 +289,7 @@ impl State {
                 | RunState::Stopping { .. }
                 | RunState::Killing
                 | RunState::Ending(_)
-                | RunState::Stuck => {}
+                | RunState::Stuck(_) => {}
             }
         }
         for id in kills {
@@ -302,7 +317,7 @@ impl State {
                 let healthy = failed.then(|| run.started.mono.plus(HEALTHY_MS));
                 [run.timeout_at, healthy].into_iter().flatten().min()
             }
-            RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck => None,
+            RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => None,
         };
         self.runs.values().filter_map(deadline).min()
     }

@@ -124,11 +124,16 @@ pub(super) enum Cause {
 pub(super) enum RunState {
     Starting,
     Running,
-    Isolated { until: Mono },
-    Stopping { kill_at: Mono },
+    Isolated {
+        until: Mono,
+    },
+    Stopping {
+        kill_at: Mono,
+    },
     Killing,
     Ending(Ending),
-    Stuck,
+    /// How its root ended, if it did.
+    Stuck(Ending),
 }
 
 /// How signs of life are judged.
@@ -165,7 +170,7 @@ impl Run {
     pub(super) fn is_active(&self) -> bool {
         match self.state {
             RunState::Starting | RunState::Running | RunState::Isolated { .. } => true,
-            RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) | RunState::Stuck => false,
+            RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => false,
         }
     }
 }
@@ -262,7 +267,10 @@ pub struct State {
     pub(super) course: Course,
     pub(super) broken: Option<String>,
     pub(super) memory_queue_empty: bool,
-    pub(super) last_submission: Mono,
+    /// Since when nothing was submitted: at first, since the first step.
+    pub(super) quiet_since: Option<Mono>,
+    /// When the machine was last stepped: what is due by then was done.
+    pub(super) stepped: Mono,
     /// Which agents' status changed since it was last asked.
     pub(super) changed: BTreeSet<AgentName>,
     /// Where the next round of dispatch begins, so that no handler starves another.
@@ -292,7 +300,8 @@ impl State {
             course: Course::Working,
             broken: None,
             memory_queue_empty: false,
-            last_submission: Mono(0),
+            quiet_since: None,
+            stepped: Mono(0),
             changed: BTreeSet::new(),
             dispatched_last: None,
             setup,

@@ -43,7 +43,7 @@ impl State {
     }
 
     pub(super) fn submitted(&mut self, now: Now, new: Submission, out: &mut Out) {
-        self.last_submission = now.mono;
+        self.quiet_since = Some(now.mono);
         if self.broken.is_some() {
             return;
         }
@@ -261,7 +261,7 @@ impl State {
             .tasks_at_once
             .saturating_sub(self.runs.values().filter(|run| run.task.is_some()).count());
         while room > 0 {
-            let Some((agent, task)) = self.next_match(now) else { return };
+            let Some((agent, task)) = self.next_match() else { return };
             self.dispatched_last = Some(agent.clone());
             self.grant(now, &agent, &task, out);
             room -= 1;
@@ -269,7 +269,7 @@ impl State {
     }
 
     /// The next handler in turn that has room and a ready task.
-    fn next_match(&self, now: Now) -> Option<(AgentName, TaskId)> {
+    fn next_match(&self) -> Option<(AgentName, TaskId)> {
         let start = self.dispatched_last.as_ref();
         let after = self.agents.range::<AgentName, _>((
             start.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
@@ -278,12 +278,7 @@ impl State {
         after.chain(self.agents.iter()).find_map(|(name, agent)| {
             let version = agent.accepted.as_ref()?;
             let manifest = &version.manifest;
-            let resting = match agent.rest {
-                super::state::Rest::Backoff { until, .. } => until > now.mono,
-                super::state::Rest::Ready | super::state::Rest::Finished | super::state::Rest::Over(_) => {
-                    false
-                }
-            };
+            let resting = matches!(agent.rest, super::state::Rest::Backoff { .. });
             let full = agent.runs.len() >= manifest.concurrency as usize;
             if !manifest.is_handler() || resting || full || self.unwanted(name).is_some() {
                 return None;
@@ -374,7 +369,7 @@ impl State {
         match &task.stage {
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) => {
-                    self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck))
+                    self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck(_)))
                 }
                 Owner::Outside(_) | Owner::Unprovable => false,
             },

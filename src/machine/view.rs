@@ -112,7 +112,7 @@ impl State {
 
 fn urgency(state: &RunState) -> u8 {
     match state {
-        RunState::Stuck => 6,
+        RunState::Stuck(_) => 6,
         RunState::Isolated { .. } => 5,
         RunState::Killing => 4,
         RunState::Stopping { .. } => 3,
@@ -138,7 +138,7 @@ fn standing_of(run: &Run) -> (Standing, String) {
         RunState::Ending(ending) => {
             (Standing::Stopping, format!("{ending}; what it left behind is being cleared"))
         }
-        RunState::Stuck => (Standing::Stopping, "unkillable: processes of it do not die".into()),
+        RunState::Stuck(_) => (Standing::Stopping, "unkillable: processes of it do not die".into()),
     }
 }
 
