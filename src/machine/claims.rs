@@ -13,7 +13,7 @@ use crate::protocol::time::{Mono, Now};
 use super::agents::full_jitter;
 use super::effect::RecordChange;
 use super::event::HandedIn;
-use super::state::{Claim, Conclusion, Owner, RunState, Stage, State, Then};
+use super::state::{Claim, Conclusion, Owner, RunState, Stage, State, Then, Writing};
 use super::{Effect, Out};
 
 /// How often a failed task is tried again, and the bounds of the waits before (full jitter).
@@ -60,6 +60,9 @@ impl State {
             return;
         };
         match (&task.stage, lock) {
+            (Stage::Pending { then: Then::Ready, .. }, Ok(lock)) if lock.token == task.token => {
+                self.see_later(id, lock);
+            }
             // Pending: its removal is on the way already. Held and unreadable: it was read before.
             (Stage::Pending { .. }, _) | (Stage::Held(_) | Stage::Obscured { .. }, Err(_)) => {}
             (Stage::Held(claim), Ok(lock)) if claim.nonce == lock.nonce => {}
@@ -80,6 +83,15 @@ impl State {
                 self.waiting.remove(&(*until, id.clone()));
                 self.obscure(now, id);
             }
+        }
+    }
+
+    /// The record is on the disk before we hear of it: somebody was quick, and holds the task from then on.
+    fn see_later(&mut self, id: &TaskId, lock: Lock) {
+        if let Some(task) = self.tasks.get_mut(id)
+            && let Stage::Pending { seen, .. } = &mut task.stage
+        {
+            *seen = Some(Box::new(lock));
         }
     }
 
@@ -105,7 +117,7 @@ impl State {
         self.aging.remove(id);
         self.take_from_ready(id, out);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.stage = Stage::Pending { then, decided: None };
+            task.stage = Stage::Pending { ticket, writing: Writing::Readiness, then, seen: None };
         }
         let (task, agent) = (id.clone(), agent.clone());
         out.push(Effect::Note(Fact::Vacated { task, token, next_token, agent, why }));
@@ -115,14 +127,19 @@ impl State {
     /// An agent claimed a ready task by itself.
     fn claimed(&mut self, now: Now, id: &TaskId, lock: Lock, out: &mut Out) {
         self.take_from_ready(id, out);
+        if let Some(Stage::Held(before)) = self.tasks.get(id).map(|task| task.stage.clone()) {
+            // The disk decides: whoever we thought held it does not.
+            self.let_go(id, &before, out);
+        }
         let owner = self.owner_of(&lock, out);
         let Some(task) = self.tasks.get_mut(id) else { return };
         self.claimed_kinds.insert(task.kind.clone());
+        let held_by = owner.clone().unwrap_or(Owner::Unprovable);
         let claim = Claim {
             nonce: lock.nonce,
             agent: lock.agent.clone(),
             token: lock.token,
-            owner: owner.clone().unwrap_or(Owner::Unprovable),
+            owner: held_by.clone(),
             ages: true,
             renewed: now.mono,
             fate: None,
@@ -146,7 +163,10 @@ impl State {
                 self.outside.insert(name, id.clone());
             }
             Some(Owner::Unprovable) => {}
-            None => self.owner_gone(id, Conclusion::Returned { why: "its owner is gone".into() }, out),
+            None => {
+                let fate = Conclusion::Returned { why: "its owner is gone".into() };
+                self.owner_gone(id, &held_by, fate, out);
+            }
         }
     }
 
@@ -160,7 +180,11 @@ impl State {
                 self.runs.get(run).is_some_and(|run| run.agent == lock.agent).then(|| Owner::Run(run.clone()))
             }
             (None, Some(process)) => {
-                let name: Name = lock.nonce.parse().ok()?;
+                // A name that is taken, or none, cannot be watched under: age decides.
+                let free = |name: &Name| !self.runs.contains_key(name) && !self.outside.contains_key(name);
+                let Some(name) = lock.nonce.parse::<Name>().ok().filter(free) else {
+                    return Some(Owner::Unprovable);
+                };
                 out.push(Effect::TakeOver(name.clone(), process.clone()));
                 Some(Owner::Outside(name))
             }
@@ -171,19 +195,26 @@ impl State {
     /// A process outside any run, which held a task, is gone.
     pub(super) fn outside_owner_gone(&mut self, name: &RunId, out: &mut Out) {
         if let Some(id) = self.outside.remove(name) {
-            self.owner_gone(&id, Conclusion::Returned { why: "its owner is gone".into() }, out);
+            let fate = Conclusion::Returned { why: "its owner is gone".into() };
+            self.owner_gone(&id, &Owner::Outside(name.clone()), fate, out);
         }
     }
 
     /// The owner of a task is proved gone: outcomes are looked for first; `fate` is what follows if there is none.
-    pub(super) fn owner_gone(&mut self, id: &TaskId, fate: Conclusion, out: &mut Out) {
+    pub(super) fn owner_gone(&mut self, id: &TaskId, owner: &Owner, fate: Conclusion, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Stage::Held(claim) = &mut task.stage else { return };
+        if claim.owner != *owner {
+            return;
+        }
         claim.fate = Some(fate);
         out.push(Effect::LookForOutcomes(id.clone(), claim.agent.clone()));
     }
 
     pub(super) fn outcomes_looked(&mut self, now: Now, id: &TaskId, out: &mut Out) {
+        if self.broken.is_some() {
+            return;
+        }
         let Some(task) = self.tasks.get(id) else { return };
         let Stage::Held(claim) = &task.stage else { return };
         let Some(fate) = claim.fate.clone() else { return };
@@ -212,7 +243,11 @@ impl State {
             return;
         }
         let claim = match &task.stage {
-            Stage::Pending { decided: Some(claim), .. } if claim.nonce == outcome.nonce => return,
+            Stage::Pending { writing, .. }
+                if writing.claim().is_some_and(|claim| claim.nonce == outcome.nonce) =>
+            {
+                return;
+            }
             _ if task.token != outcome.token => {
                 out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
                 return;
@@ -291,12 +326,14 @@ impl State {
         task.token = token;
         task.failures = change.failures;
         task.deferrals = change.deferrals;
-        task.stage = Stage::Pending { then, decided: Some(Box::new(claim)) };
+        let claim = Box::new(claim);
+        let writing = if ends { Writing::Success(claim) } else { Writing::Setback(claim) };
+        task.stage = Stage::Pending { ticket, writing, then, seen: None };
         out.push(Effect::Record(ticket, Box::new(change)));
     }
 
     /// The claim is no longer counted as its owner's.
-    fn let_go(&mut self, id: &TaskId, claim: &Claim, out: &mut Out) {
+    pub(super) fn let_go(&mut self, id: &TaskId, claim: &Claim, out: &mut Out) {
         self.take_from_ready(id, out);
         if self.aging.remove(id) {
             out.push(Effect::Watch);
@@ -375,7 +412,7 @@ impl State {
             Some(_) => {}
             None => {
                 let why = "its lock expired".to_owned();
-                self.owner_gone(id, Conclusion::Returned { why }, out);
+                self.owner_gone(id, owner, Conclusion::Returned { why }, out);
             }
         }
     }

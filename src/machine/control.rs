@@ -8,7 +8,7 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::state::{Cause, Course, Rest, Run, RunState, State};
+use super::state::{Cause, Course, Rest, Run, RunState, Stage, State, Task};
 use super::{Effect, Out};
 
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
@@ -203,10 +203,20 @@ impl State {
         self.runs.get(run).is_none_or(|run| matches!(run.state, RunState::Stuck(_)))
     }
 
+    /// True if nothing waits to be written, nor for a look at the outcomes of an owner that is gone.
+    fn is_recorded(&self) -> bool {
+        let looked_for = |task: &Task| match &task.stage {
+            Stage::Held(claim) => claim.fate.is_some(),
+            Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => false,
+        };
+        self.broken.is_some() || self.tickets.is_empty() && !self.tasks.values().any(looked_for)
+    }
+
     pub(super) fn end_if_over(&mut self, out: &mut Out) {
         let draining = matches!(self.course, Course::Draining { .. });
-        let settled = self.tickets.is_empty() || self.broken.is_some();
-        if draining && self.runs.is_empty() && settled {
+        // What does not die was reported; waiting for it would keep the machine up for ever.
+        let gone = self.runs.values().all(|run| matches!(run.state, RunState::Stuck(_)));
+        if draining && gone && self.is_recorded() {
             self.course = Course::Over;
             out.push(Effect::Exit);
         }

@@ -65,7 +65,7 @@ impl State {
             Event::Renewed(task) => self.renewed(now, &task),
             Event::Round(canary_alive) => self.round(now, canary_alive, out),
             Event::Memory(run, bytes) => self.memory_measured(&run, bytes, out),
-            Event::Stored(ticket) => self.stored(ticket, out),
+            Event::Stored(ticket) => self.stored(now, ticket, out),
             Event::NotStored(ticket, why) => self.not_stored(now, ticket, &why, out),
             Event::StoreBroken(why) => self.store_broken(why, out),
             Event::MemoryQueue { empty } => self.memory_queue_empty = empty,

@@ -6,7 +6,7 @@ use crate::protocol::process::{Ending, Identity};
 use crate::protocol::time::{Mono, Now, show_duration};
 
 use super::agents::{HEALTHY_MS, QUIET_MS};
-use super::state::{Cause, Conclusion, Liveness, Rest, Run, RunState, State};
+use super::state::{Cause, Conclusion, Liveness, Owner, Rest, Run, RunState, State};
 use super::{Effect, Out};
 
 /// What a survivor of an earlier supervisor gets, whose manifest we may not know.
@@ -111,7 +111,7 @@ impl State {
         out.push(Effect::Note(Fact::StartFailed { agent: run.agent.clone(), run: id.clone(), error }));
         out.push(Effect::CloseRun(id.clone(), run.agent.clone()));
         for task in &run.holds {
-            self.hand_back(task, out);
+            self.hand_back(task, id, out);
         }
         let agent = self.agent_mut(now, &run.agent);
         agent.runs.retain(|other| other != id);
@@ -249,7 +249,7 @@ impl State {
                 (None, true) => concluded(&run, ending),
                 (None, false) => Conclusion::Returned { why: format!("its owner is gone: {ending}") },
             };
-            self.owner_gone(task, fate, out);
+            self.owner_gone(task, &Owner::Run(id.clone()), fate, out);
         }
         match run.task {
             None => self.service_ended(now, &name, &run, ending, out),

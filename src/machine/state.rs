@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::status::Refusal;
+use crate::protocol::task::Lock;
 use crate::protocol::time::{Mono, Now, Wall};
 
 use super::event::Version;
@@ -212,8 +213,9 @@ pub(super) struct Claim {
 /// Where a task is. While its record is being written it is `Pending` and nothing else is done to it.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
-    /// Its record is being made durable.
-    Pending { then: Then, decided: Option<Box<Claim>> },
+    /// Its record is being made durable: what is written, under which ticket, and what follows. A lock with
+    /// the token that it will have, seen meanwhile, is judged after that.
+    Pending { ticket: u64, writing: Writing, then: Then, seen: Option<Box<Lock>> },
     /// It may be claimed.
     Ready,
     /// It waits for another try.
@@ -222,6 +224,29 @@ pub(super) enum Stage {
     Obscured { until: Mono },
     /// A run holds it.
     Held(Box<Claim>),
+}
+
+/// What is being made durable.
+#[derive(Debug, Clone)]
+pub(super) enum Writing {
+    /// That it is admitted at all.
+    Admission,
+    /// That its wait is over, or that a lock which holds nothing is removed.
+    Readiness,
+    /// That it ended well, with its output.
+    Success(Box<Claim>),
+    /// Any other end of a claim.
+    Setback(Box<Claim>),
+}
+
+impl Writing {
+    /// The claim that it ends.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Success(claim) | Self::Setback(claim) => Some(claim),
+            Self::Admission | Self::Readiness => None,
+        }
+    }
 }
 
 /// What follows once a record is durable.
