@@ -61,6 +61,9 @@ impl State {
                 self.adopt(now, name, version, out);
             }
             Some(current) if current.digest == version.digest => agent.pending = None,
+            // Told again of the same change: its quiet goes on.
+            Some(_) if matches!(&agent.pending, Some(Pending::Adopt(due, _)) if due.digest == version.digest) =>
+                {}
             Some(_) => agent.pending = Some(Pending::Adopt(version, now.mono.plus(QUIET_MS))),
         }
     }
@@ -84,6 +87,9 @@ impl State {
     pub(super) fn agent_gone(&mut self, now: Now, name: &AgentName, out: &mut Out) {
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.refusal = None;
+        if matches!(agent.pending, Some(Pending::Remove(_))) {
+            return;
+        }
         if agent.accepted.is_some() {
             agent.pending = Some(Pending::Remove(now.mono.plus(QUIET_MS)));
             self.touch(name);
@@ -101,8 +107,15 @@ impl State {
         out.push(Effect::Adopt(name.clone(), version.digest.clone()));
         let agent = self.agent_mut(now, name);
         // A new version starts with a clean slate; one that ended well under an earlier supervisor stays ended.
-        agent.rest =
-            if agent.finished.as_ref() == Some(&version.digest) { Rest::Finished } else { Rest::Ready };
+        // Once another has been adopted that end is past: the file changed, even if it changes back.
+        if agent.finished.as_ref() == Some(&version.digest) {
+            agent.rest = Rest::Finished;
+        } else {
+            agent.rest = Rest::Ready;
+            if agent.finished.take().is_some() {
+                out.push(Effect::Finished(name.clone(), None));
+            }
+        }
         agent.failures = 0;
         agent.since = now.wall;
         let kinds = version.manifest.handles.clone();
@@ -267,6 +280,7 @@ impl State {
             state: RunState::Starting,
             cause: Cause::Own,
             liveness,
+            lapse: None,
             beaten: false,
             timeout_at,
             holds: task.iter().cloned().collect(),
@@ -305,7 +319,13 @@ impl State {
                 agent.rest = Rest::Ready;
             }
             // The file changed while it ended: the end was the old version's.
-            (Cause::Own, ..) if !same => agent.rest = Rest::Ready,
+            (
+                Cause::Own | Cause::Silent | Cause::Memory(_) | Cause::Timeout(_) | Cause::NotStarted(_),
+                ..,
+            ) if !same => {
+                agent.rest = Rest::Ready;
+            }
+            (Cause::Busy, ..) => self.pause(now, name),
             (Cause::Own, Ending::Code(0), Restart::OnFailure) => {
                 agent.rest = Rest::Finished;
                 agent.finished = current.map(|version| version.digest.clone());
@@ -314,6 +334,10 @@ impl State {
             (Cause::Own, ending, Restart::Never) => {
                 agent.rest = Rest::Over(format!("{ending}, and its manifest says restart = \"never\""));
             }
+            (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _, Restart::Never) => {
+                let why = run.cause.words();
+                agent.rest = Rest::Over(format!("{why}, and its manifest says restart = \"never\""));
+            }
             (
                 Cause::Own | Cause::Silent | Cause::Memory(_) | Cause::Timeout(_) | Cause::NotStarted(_),
                 ..,
@@ -321,6 +345,12 @@ impl State {
                 self.failed(now, name, out);
             }
         }
+    }
+
+    /// Nothing the agent did kept a process from being made: it is tried again after a quiet time.
+    pub(super) fn pause(&mut self, now: Now, name: &AgentName) {
+        let until = now.mono.plus(QUIET_MS);
+        self.agent_mut(now, name).rest = Rest::Backoff { until, next: now.wall_at(until) };
     }
 
     /// Counts a failure and sets when the agent is tried next.

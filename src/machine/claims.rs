@@ -13,7 +13,7 @@ use crate::protocol::time::{Mono, Now};
 use super::agents::full_jitter;
 use super::effect::RecordChange;
 use super::event::HandedIn;
-use super::state::{Claim, Conclusion, Owner, RunState, Stage, State, Then, Writing};
+use super::state::{Claim, Conclusion, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
 use super::{Effect, Out};
 
 /// How often a failed task is tried again, and the bounds of the waits before (full jitter).
@@ -351,10 +351,16 @@ impl State {
         }
     }
 
-    pub(super) fn renewed(&mut self, now: Now, id: &TaskId) {
+    pub(super) fn renewed(&mut self, now: Now, id: &TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match &mut task.stage {
-            Stage::Held(claim) => claim.renewed = now.mono,
+            Stage::Held(claim) => {
+                claim.renewed = now.mono;
+                if let Owner::Run(run) = &claim.owner {
+                    let run = run.clone();
+                    self.lock_renewed(&run, id, out);
+                }
+            }
             Stage::Obscured { until } => *until = now.mono.plus(OBSCURED_MS),
             Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => {}
         }
@@ -404,10 +410,12 @@ impl State {
             Owner::Outside(_) | Owner::Unprovable => None,
         };
         // Asked again only after another life, whatever comes of it.
-        self.renewed(now, id);
+        if let Some(Task { stage: Stage::Held(claim), .. }) = self.tasks.get_mut(id) {
+            claim.renewed = now.mono;
+        }
         match live {
             Some((run, RunState::Running)) => {
-                self.isolate(now, &run, "it let the lock of a task expire", out);
+                self.isolate(now, &run, Lapse::Lock(id.clone()), out);
             }
             Some(_) => {}
             None => {

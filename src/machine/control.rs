@@ -72,6 +72,12 @@ impl State {
 
     /// An operator wants it to run: whatever kept it down before is forgotten.
     fn forgive(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        // A run that is on its way out was not asked how it ends.
+        for id in self.services_runs(name) {
+            if let Some(run) = self.runs.get_mut(&id).filter(|run| !run.is_active()) {
+                run.cause = Cause::Restarted;
+            }
+        }
         let agent = self.agent_mut(now, name);
         agent.failures = 0;
         if agent.finished.take().is_some() {

@@ -62,7 +62,7 @@ impl State {
             Event::EvidenceSeen(run, evidence) => self.evidence_seen(&run, evidence, out),
             Event::Beat(run) => self.sign_of_life(now, &run, true, out),
             Event::Printed(run) => self.sign_of_life(now, &run, false, out),
-            Event::Renewed(task) => self.renewed(now, &task),
+            Event::Renewed(task) => self.renewed(now, &task, out),
             Event::Round(canary_alive) => self.round(now, canary_alive, out),
             Event::Memory(run, bytes) => self.memory_measured(&run, bytes, out),
             Event::Stored(ticket) => self.stored(now, ticket, out),

@@ -5,8 +5,8 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::time::{Mono, Now, show_duration};
 
-use super::agents::{HEALTHY_MS, QUIET_MS};
-use super::state::{Cause, Conclusion, Liveness, Owner, Rest, Run, RunState, State};
+use super::agents::HEALTHY_MS;
+use super::state::{Cause, Conclusion, Liveness, Owner, Run, RunState, State};
 use super::{Effect, Out};
 
 /// What a survivor of an earlier supervisor gets, whose manifest we may not know.
@@ -23,6 +23,7 @@ impl Cause {
                 why.clone()
             }
             Self::Drained => "the supervisor ends".into(),
+            Self::Busy => "its file was being written".into(),
             Self::Silent => "it stayed silent after it was isolated".into(),
             Self::Survivor => "an earlier supervisor had started it".into(),
         }
@@ -51,6 +52,7 @@ impl State {
             state: RunState::Stopping { kill_at },
             cause: Cause::Survivor,
             liveness: Liveness::Off,
+            lapse: None,
             beaten: false,
             timeout_at: None,
             task: None,
@@ -75,6 +77,8 @@ impl State {
         let (agent, task) = (run.agent.clone(), run.task.clone());
         if let Some(task) = &task {
             self.name_owner(task, id, &process, out);
+            // Of a handler only starts that fail count, and this one did not.
+            self.agent_mut(now, &agent).failures = 0;
         }
         self.touch(&agent);
         out.push(Effect::Note(Fact::Started { agent, run: id.clone(), process, task }));
@@ -91,17 +95,13 @@ impl State {
         }));
         // A stop that arrived meanwhile keeps its own cause.
         if run.cause == Cause::Own {
-            run.cause = Cause::NotStarted(error.into());
+            run.cause = if busy { Cause::Busy } else { Cause::NotStarted(error.into()) };
         }
-        self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        if !busy {
+            self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        }
         let returned = Conclusion::Returned { why: format!("{name} could not be started: {error}") };
         self.run_is_gone(now, id, Ending::Unseen, Some(&returned), out);
-        if busy && let Some(agent) = self.agents.get_mut(&name) {
-            // Somebody writes the file: no failure of the agent. It is tried again once it is quiet.
-            agent.failures = 0;
-            let until = now.mono.plus(QUIET_MS);
-            agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
-        }
     }
 
     /// The lock or payload of a handler's run could not be laid out: no process was made.
@@ -113,10 +113,9 @@ impl State {
         for task in &run.holds {
             self.hand_back(task, id, out);
         }
-        let agent = self.agent_mut(now, &run.agent);
-        agent.runs.retain(|other| other != id);
-        let until = now.mono.plus(QUIET_MS);
-        agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
+        self.agent_mut(now, &run.agent).runs.retain(|other| other != id);
+        self.pause(now, &run.agent);
+        self.forget_if_gone(&run.agent, out);
     }
 
     /// Tells a run to end: its stop signal, and after its grace its whole tree is killed.
@@ -255,6 +254,7 @@ impl State {
             None => self.service_ended(now, &name, &run, ending, out),
             Some(_) => match run.cause {
                 Cause::NotStarted(_) => self.failed(now, &name, out),
+                Cause::Busy => self.pause(now, &name),
                 Cause::Own
                 | Cause::Replaced
                 | Cause::Restarted
@@ -337,9 +337,10 @@ fn concluded(run: &Run, ending: Ending) -> Conclusion {
             Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
         },
         // A handler that was told to stop and finished its task all the same did finish it.
-        (Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted, Meaning::Done) => {
-            Conclusion::Done
-        }
+        (
+            Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted,
+            Meaning::Done | Meaning::NothingToDo,
+        ) => Conclusion::Done,
         (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
             Conclusion::Failed { error: run.cause.words(), permanent: false }
         }
@@ -349,6 +350,7 @@ fn concluded(run: &Run, ending: Ending) -> Conclusion {
             | Cause::Replaced
             | Cause::Restarted
             | Cause::Survivor
+            | Cause::Busy
             | Cause::NotStarted(_),
             _,
         ) => Conclusion::Returned { why: run.cause.words() },

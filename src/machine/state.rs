@@ -108,6 +108,8 @@ pub(super) enum Cause {
     Survivor,
     /// Its process could not be made.
     NotStarted(String),
+    /// Its process could not be made, since somebody was writing its file.
+    Busy,
 }
 
 /// Where a run is. Every run passes: starting → running → ending, with detours.
@@ -148,6 +150,15 @@ pub(super) enum Liveness {
     Armed { interval: u64, last: Mono },
 }
 
+/// Why a run is isolated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// No sign of life for so long.
+    Silent { ms: u64 },
+    /// It let its lock of this task grow old.
+    Lock(TaskId),
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub agent: AgentName,
@@ -157,6 +168,8 @@ pub(super) struct Run {
     pub state: RunState,
     pub cause: Cause,
     pub liveness: Liveness,
+    /// Why it was isolated last.
+    pub lapse: Option<Lapse>,
     pub beaten: bool,
     /// When a handler's time is up.
     pub timeout_at: Option<Mono>,

@@ -5,7 +5,7 @@ use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
 use crate::protocol::time::{Wall, show_duration};
 
-use super::state::{Agent, Course, Liveness, Rest, Run, RunState, State};
+use super::state::{Agent, Course, Lapse, Liveness, Rest, Run, RunState, State};
 
 /// The whole, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,11 +129,11 @@ fn standing_of(run: &Run) -> (Standing, String) {
             Some(task) => (Standing::Running, format!("works on task {task}")),
             None => (Standing::Running, "up".into()),
         },
-        RunState::Isolated { .. } => (
-            Standing::Isolated,
-            "it missed two heartbeats: its tasks are withheld until it beats again or its grace is over"
-                .into(),
-        ),
+        RunState::Isolated { .. } => {
+            let why = run.lapse.as_ref().map(Lapse::words).unwrap_or_default();
+            let then = "its tasks are withheld until it shows signs of life or its grace is over";
+            (Standing::Isolated, format!("{why}: {then}"))
+        }
         RunState::Stopping { .. } | RunState::Killing => (Standing::Stopping, run.cause.words()),
         RunState::Ending(ending) => {
             (Standing::Stopping, format!("{ending}; what it left behind is being cleared"))
