@@ -7,49 +7,21 @@
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{Name, RunId, TaskId};
-use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Lock, Outcome, Phase, Verdict};
+use crate::protocol::task::{Attempt, Lock, Phase};
 use crate::protocol::time::{Mono, Now};
 
-use super::agents::full_jitter;
+use super::conclusion::{Told, conclusion_of, fact_of, follow};
 use super::effect::RecordChange;
 use super::event::HandedIn;
 use super::state::{Claim, Conclusion, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
 use super::{Effect, Out};
 
-/// How often a failed task is tried again, and the bounds of the waits before (full jitter).
-const RETRY_MS: [u64; 3] = [1_000, 4_000, 16_000];
-/// The wait of a task that was put off without a failure.
-const LATER_MS: u64 = 60_000;
-/// A task that was put off this often is dead.
-const DEFERRALS_MAX: u32 = 100;
 /// A claimed lock that did not change for so long has expired.
 const LOCK_LIFE_MS: u64 = 30 * 60_000;
 /// A lock that cannot be read and does not change for so long holds nothing.
 const OBSCURED_MS: u64 = 10_000;
 /// No wait is longer than this, whatever a wall clock says.
 pub(super) const WAIT_MS_MAX: u64 = 7 * 86_400_000;
-
-/// Whether the ledger knows of a conclusion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// It is recorded now, in the same commit.
-    Now,
-    /// The ledger has it since before a crash.
-    Already,
-}
-
-/// What an outcome says of the task.
-pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
-    let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
-    match outcome.status {
-        Verdict::Done => Conclusion::Done,
-        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false },
-        Verdict::Retry => Conclusion::Later { error: error() },
-        Verdict::Released => {
-            Conclusion::Returned { why: outcome.error.clone().unwrap_or_else(|| "released".into()) }
-        }
-    }
-}
 
 impl State {
     pub(super) fn lock_seen(&mut self, now: Now, id: &TaskId, lock: Result<Lock, String>, out: &mut Out) {
@@ -438,68 +410,4 @@ impl State {
     pub(super) fn next_lock_deadline(&self) -> Option<Mono> {
         self.aging.iter().filter_map(|id| self.lock_due_at(id)).min()
     }
-}
-
-/// What a conclusion makes of the record; returns what follows and the error, if it went badly.
-fn follow(
-    now: Now,
-    conclusion: &Conclusion,
-    jitter: f64,
-    change: &mut RecordChange,
-) -> (Then, Option<String>) {
-    let cut = |text: &str| text.chars().take(ERROR_LEN_MAX).collect::<String>();
-    match conclusion {
-        Conclusion::Done => {
-            change.phase = Phase::Done;
-            (Then::Gone, None)
-        }
-        Conclusion::Returned { .. } => (Then::Ready, None),
-        Conclusion::Failed { error, permanent } => {
-            change.failures += 1;
-            let bound = RETRY_MS.get(change.failures as usize - 1).filter(|_| !permanent);
-            (wait_or_die(now, bound.map(|bound| full_jitter(*bound, jitter)), change), Some(cut(error)))
-        }
-        Conclusion::Later { error } => {
-            change.deferrals += 1;
-            let wait = (change.deferrals < DEFERRALS_MAX).then_some(LATER_MS);
-            (wait_or_die(now, wait, change), Some(cut(error)))
-        }
-    }
-}
-
-fn wait_or_die(now: Now, wait: Option<u64>, change: &mut RecordChange) -> Then {
-    match wait {
-        None => {
-            change.phase = Phase::Dead;
-            Then::Gone
-        }
-        Some(wait) => {
-            let until = now.mono.plus(wait);
-            change.phase = Phase::Waiting;
-            change.not_before = Some(now.wall_at(until));
-            Then::Waiting(until)
-        }
-    }
-}
-
-/// The ledger's line: an accepted outcome, or a lock that was taken away.
-fn fact_of(conclusion: &Conclusion, claim: &Claim, change: &RecordChange, error: Option<String>) -> Fact {
-    let (task, token, agent) = (change.task.clone(), claim.token, claim.agent.clone());
-    let status = match conclusion {
-        Conclusion::Returned { why } => {
-            return Fact::Vacated { task, token, next_token: change.token, agent, why: why.clone() };
-        }
-        Conclusion::Done => "done",
-        Conclusion::Failed { .. } => "failed",
-        Conclusion::Later { .. } => "retry",
-    };
-    let next = match change.phase {
-        Phase::Done => "done".to_owned(),
-        Phase::Dead => "dead".to_owned(),
-        Phase::New | Phase::Ready => "ready".to_owned(),
-        Phase::Waiting => {
-            change.not_before.map_or_else(|| "waiting".to_owned(), |at| format!("again at {at}"))
-        }
-    };
-    Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
 }

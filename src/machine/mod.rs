@@ -10,6 +10,7 @@ pub mod memory;
 
 mod agents;
 mod claims;
+mod conclusion;
 mod control;
 mod liveness;
 mod runs;

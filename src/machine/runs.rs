@@ -6,6 +6,7 @@ use crate::protocol::process::{Ending, Identity};
 use crate::protocol::time::{Mono, Now, show_duration};
 
 use super::agents::HEALTHY_MS;
+use super::conclusion::concluded;
 use super::state::{Cause, Conclusion, Liveness, Owner, Run, RunState, State};
 use super::{Effect, Out};
 
@@ -320,39 +321,5 @@ impl State {
             RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => None,
         };
         self.runs.values().filter_map(deadline).min()
-    }
-}
-
-/// What the end of a handler's process says of the task it was started for.
-fn concluded(run: &Run, ending: Ending) -> Conclusion {
-    use crate::protocol::process::Meaning;
-    match (&run.cause, ending.meaning()) {
-        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
-        (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string() },
-        (Cause::Own, Meaning::Permanent) => Conclusion::Failed { error: ending.to_string(), permanent: true },
-        (Cause::Own, Meaning::Failed) => match ending {
-            Ending::Code(_) | Ending::Signal(_) => {
-                Conclusion::Failed { error: ending.to_string(), permanent: false }
-            }
-            Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
-        },
-        // A handler that was told to stop and finished its task all the same did finish it.
-        (
-            Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted,
-            Meaning::Done | Meaning::NothingToDo,
-        ) => Conclusion::Done,
-        (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
-            Conclusion::Failed { error: run.cause.words(), permanent: false }
-        }
-        (
-            Cause::Drained
-            | Cause::Unwanted(_)
-            | Cause::Replaced
-            | Cause::Restarted
-            | Cause::Survivor
-            | Cause::Busy
-            | Cause::NotStarted(_),
-            _,
-        ) => Conclusion::Returned { why: run.cause.words() },
     }
 }

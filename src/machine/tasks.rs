@@ -102,12 +102,12 @@ impl State {
                 renewed: now.mono,
                 fate: None,
             };
-            let conclusion = match super::claims::conclusion_of(&outcome) {
+            let conclusion = match super::conclusion::conclusion_of(&outcome) {
                 Conclusion::Failed { error, .. } => Conclusion::Failed { error, permanent: dead },
                 other @ (Conclusion::Done | Conclusion::Later { .. } | Conclusion::Returned { .. }) => other,
             };
             self.tasks.insert(found.id.clone(), task);
-            self.conclude(now, &found.id, claim, &conclusion, super::claims::Told::Already, out);
+            self.conclude(now, &found.id, claim, &conclusion, super::conclusion::Told::Already, out);
             return;
         }
         match (found.phase, found.not_before) {
@@ -173,7 +173,7 @@ impl State {
             Writing::Success(claim) => {
                 let error = format!("its output was refused: {why}");
                 let failed = Conclusion::Failed { error, permanent: false };
-                self.conclude(now, &id, *claim, &failed, super::claims::Told::Now, out);
+                self.conclude(now, &id, *claim, &failed, super::conclusion::Told::Now, out);
             }
             // It is still a submission, or none any more: the next look tells.
             Writing::Admission => {
