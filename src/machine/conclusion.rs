@@ -40,7 +40,6 @@ pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
 /// What the end of a handler's process says of the task it was started for.
 pub(super) fn concluded(run: &Run, ending: Ending) -> Conclusion {
     match (&run.cause, ending.meaning()) {
-        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
         (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string() },
         (Cause::Own, Meaning::Permanent) => Conclusion::Failed { error: ending.to_string(), permanent: true },
         (Cause::Own, Meaning::Failed) => match ending {
@@ -51,7 +50,7 @@ pub(super) fn concluded(run: &Run, ending: Ending) -> Conclusion {
         },
         // A handler that was told to stop and finished its task all the same did finish it.
         (
-            Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted,
+            Cause::Own | Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted,
             Meaning::Done | Meaning::NothingToDo,
         ) => Conclusion::Done,
         (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {

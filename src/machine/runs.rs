@@ -167,22 +167,22 @@ impl State {
             self.outside_owner_gone(id, out);
             return;
         };
-        // Where its tree is being killed already, that goes on by itself.
-        let (state, killing) = match run.state {
-            RunState::Killing => (RunState::Ending(ending), true),
-            RunState::Stuck(_) => (RunState::Stuck(ending), true),
+        // Where its tree is being killed already, that goes on by itself; and what a process of our own leaves
+        // behind is killed unasked. What an earlier supervisor started is not.
+        let (state, ask) = match run.state {
+            RunState::Killing => (RunState::Ending(ending), false),
+            RunState::Stuck(_) => (RunState::Stuck(ending), false),
             RunState::Starting
             | RunState::Running
             | RunState::Isolated { .. }
             | RunState::Stopping { .. }
-            | RunState::Ending(_) => (RunState::Ending(ending), false),
+            | RunState::Ending(_) => (RunState::Ending(ending), run.cause == Cause::Survivor),
         };
         run.state = state;
         let lived_ms = now.mono.since(run.started.mono);
         let (name, why) = (run.agent.clone(), run.cause.words());
         out.push(Effect::Note(Fact::Exited { agent: name.clone(), run: id.clone(), ending, lived_ms, why }));
-        if !killing {
-            // What it left behind goes too, before anything else is started in its place.
+        if ask {
             out.push(Effect::KillTree(id.clone()));
         }
         out.push(Effect::Watch);
