@@ -4,8 +4,8 @@
 //! a dead one's. The ledger's tail comes before the tasks: an outcome that it accepted, but that the
 //! record does not show, is carried out, not repeated.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use crate::edge::clock::Clock;
 use crate::edge::log::Recovery;
@@ -173,20 +173,21 @@ fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
     accepted
 }
 
-/// Makes every directory of the crew's state, and their names durable.
+/// Makes every directory of the crew's state, and the names of those that were missing durable.
 ///
 /// # Errors
 /// The path and the reason.
-pub(super) fn make_directories<S: Store>(
-    store: &S,
-    directories: &[std::path::PathBuf],
-) -> Result<(), String> {
+pub(super) fn make_directories<S: Store>(store: &S, directories: &[PathBuf]) -> Result<(), String> {
+    let mut changed = BTreeSet::new();
     for dir in directories {
-        let made = store.stat(dir).and_then(|found| match found {
-            Some(_) => Ok(()),
-            None => store.create_dir(dir).and_then(|()| store.sync_dir(parent(dir))),
-        });
-        made.map_err(|error| format!("{}: {error}", dir.display()))?;
+        let missing = store.stat(dir).map_err(|error| format!("{}: {error}", dir.display()))?.is_none();
+        if missing {
+            store.create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+            changed.insert(parent(dir));
+        }
+    }
+    for dir in changed {
+        store.sync_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     }
     Ok(())
 }

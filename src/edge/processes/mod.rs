@@ -107,7 +107,8 @@ pub enum Report {
         /// True if the file is being written (`ETXTBSY`).
         busy: bool,
     },
-    /// A run's root process ended (and was reaped). What it left behind may live on.
+    /// A run's root process ended (and was reaped). Unless it was adopted, what it left behind is being killed
+    /// from now on, unasked, and [`Report::TreeGone`] follows.
     Exited {
         /// The run.
         run: RunId,
