@@ -27,6 +27,9 @@ pub const SEGMENT_EXT: &str = "jsonl";
 
 /// The ending of a claim note's file name.
 const CLAIM_EXT: &str = "claim";
+/// How much of an odd name is kept, in bytes: with a number and `.reason` it must still be a name.
+const ASIDE_STEM_LEN_MAX: usize = 180;
+const ASIDE_ENDING_LEN_MAX: usize = 16;
 
 /// The paths of one crew, below its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +229,20 @@ impl Layout {
     #[must_use]
     pub fn refused_outcomes(&self) -> PathBuf {
         self.tasks().join("refused")
+    }
+    /// `STEM.ENDING`, or from the second of a name on `STEM.COPY.ENDING`: what was put aside under the name that
+    /// it had. A name that leaves no room for more is cut.
+    #[must_use]
+    pub fn aside_name(name: &str, copy: u32) -> String {
+        let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+        let cut = |part: &str, len: usize| part[..part.floor_char_boundary(len)].to_owned();
+        let (stem, ending) = (cut(stem, ASIDE_STEM_LEN_MAX), cut(ending, ASIDE_ENDING_LEN_MAX));
+        match (copy, ending.is_empty()) {
+            (0 | 1, true) => stem,
+            (0 | 1, false) => format!("{stem}.{ending}"),
+            (_, true) => format!("{stem}-{copy}"),
+            (_, false) => format!("{stem}.{copy}.{ending}"),
+        }
     }
     /// `STEM.reason`: why the file beside it was put aside.
     #[must_use]
@@ -564,6 +581,21 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_put_aside_keeps_its_name_as_far_as_there_is_room() {
+        assert_eq!(Layout::aside_name("x.json", 1), "x.json");
+        assert_eq!(Layout::aside_name("x.json", 2), "x.2.json");
+        assert_eq!(Layout::aside_name("bare", 1), "bare");
+        assert_eq!(
+            Layout::reason_beside(Path::new(&Layout::aside_name("bare", 2))),
+            Path::new("bare-2.reason")
+        );
+        for odd in ["é".repeat(127), "a".repeat(255), format!("a.{}", "é".repeat(126)), ".".repeat(255)] {
+            let name = Layout::aside_name(&odd, 100);
+            assert!(name.len() < 255 - ".reason".len(), "{name}");
+        }
+    }
 
     #[test]
     fn a_segment_is_named_by_its_first_seq() {
