@@ -30,7 +30,7 @@ use crate::protocol::layout::Layout;
 use crate::protocol::ledger::{Entry, Fact};
 use crate::protocol::name::{AgentName, RunId};
 
-use super::recover::{make_directories, token_floor};
+use super::recover::{clear_temporary_files, make_directories, token_floor};
 use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 
 /// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
@@ -138,6 +138,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let survey = Survey::new(layout.clone(), environment)?;
     let store = survey.store.clone();
     start("state", make_directories(&store, &layout.directories()))?;
+    clear_temporary_files(&store, &layout.tmp_of_supervisor());
     start("the crew's directory", own::enter(layout.crew()))?;
     let floor = start("fencing tokens", token_floor(&store, &layout.tokens()))?;
 

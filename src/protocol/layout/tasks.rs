@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use super::{LOCK_EXT, Layout};
 use crate::protocol::name::{AgentName, Kind, TaskId};
 
+/// How much of an odd name is kept, in bytes: with a number and `.reason` it must still be a name.
+const ASIDE_STEM_LEN_MAX: usize = 180;
+const ASIDE_ENDING_LEN_MAX: usize = 16;
+
 /// Where the record of a task that ended lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shelf {
@@ -91,6 +95,20 @@ impl Layout {
     pub fn refused_outcomes(&self) -> PathBuf {
         self.tasks().join("refused")
     }
+    /// `STEM.ENDING`, or from the second of a name on `STEM.COPY.ENDING`: what was put aside under the name that
+    /// it had. A name that leaves no room for more is cut.
+    #[must_use]
+    pub fn aside_name(name: &str, copy: u32) -> String {
+        let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+        let cut = |part: &str, len: usize| part[..part.floor_char_boundary(len)].to_owned();
+        let (stem, ending) = (cut(stem, ASIDE_STEM_LEN_MAX), cut(ending, ASIDE_ENDING_LEN_MAX));
+        match (copy, ending.is_empty()) {
+            (0 | 1, true) => stem,
+            (0 | 1, false) => format!("{stem}.{ending}"),
+            (_, true) => format!("{stem}-{copy}"),
+            (_, false) => format!("{stem}.{copy}.{ending}"),
+        }
+    }
     /// `STEM.reason`: why the file beside it was put aside.
     #[must_use]
     pub fn reason_beside(aside: &Path) -> PathBuf {
@@ -120,5 +138,25 @@ impl Layout {
     #[must_use]
     pub fn result(&self, id: &TaskId) -> PathBuf {
         self.shelf(Shelf::Done).join(format!("{id}.output"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_aside_keeps_its_name_as_far_as_there_is_room() {
+        assert_eq!(Layout::aside_name("x.json", 1), "x.json");
+        assert_eq!(Layout::aside_name("x.json", 2), "x.2.json");
+        assert_eq!(Layout::aside_name("bare", 1), "bare");
+        assert_eq!(
+            Layout::reason_beside(Path::new(&Layout::aside_name("bare", 2))),
+            Path::new("bare-2.reason")
+        );
+        for odd in ["é".repeat(127), "a".repeat(255), format!("a.{}", "é".repeat(126)), ".".repeat(255)] {
+            let name = Layout::aside_name(&odd, 100);
+            assert!(name.len() < 255 - ".reason".len(), "{name}");
+        }
     }
 }
