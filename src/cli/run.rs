@@ -39,13 +39,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let layout = context.layout()?;
-    let format = args.log.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
+    let format =
+        args.log.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
     start_logging(format);
     match supervise(layout, context.environment(), args.until_idle) {
         Ok(()) => Ok(Exit::Ok),
-        Err(error @ RunError::Lock(_)) => {
-            Err(CliError::try_again(error).hint("see what it does with `nightcrew status`, or end it with `kill PID`"))
-        }
+        Err(error @ RunError::Lock(_)) => Err(CliError::try_again(error)
+            .hint("see what it does with `nightcrew status`, or end it with `kill PID`")),
         Err(error @ RunError::Survey(_)) => Err(CliError::failed(error).hint("see `nightcrew check`")),
         Err(error @ (RunError::Start { .. } | RunError::StateGone(_))) => Err(CliError::failed(error)),
     }

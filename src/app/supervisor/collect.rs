@@ -64,7 +64,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Message::Pump(PumpReport::Recovered { agent, dropped }) => {
                 log::info!("the output of {agent} is kept again; {dropped} bytes were dropped");
             }
-            Message::Signal(SignalEvent::Stop) => self.step(now, Event::StopAsked("a signal asked for it".into())),
+            Message::Signal(SignalEvent::Stop) => {
+                self.step(now, Event::StopAsked("a signal asked for it".into()))
+            }
             Message::Signal(SignalEvent::Rescan) => self.to_look_at = ToLookAt::everything(),
         }
     }
@@ -147,7 +149,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             // The first look is a baseline: a file left by an earlier run is no sign of life of this one.
             Sighting::Changed { first: true, signature, subject: Subject::Beat(run) } => {
                 match self.state.started_at(&run) {
-                    Some(started) if signature.mtime_ns > i128::from(started.0) * 1_000_000 => Event::Beat(run),
+                    Some(started) if signature.mtime_ns > i128::from(started.0) * 1_000_000 => {
+                        Event::Beat(run)
+                    }
                     _ => return,
                 }
             }
@@ -178,7 +182,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             WriterReport::Done(Done::Refused { ticket: Some(ticket), reason }) => {
                 self.step(now, Event::NotStored(ticket.0, reason));
             }
-            WriterReport::Done(Done::Refused { ticket: None, reason }) => log::error!("not recorded: {reason}"),
+            WriterReport::Done(Done::Refused { ticket: None, reason }) => {
+                log::error!("not recorded: {reason}")
+            }
             WriterReport::Failed { ticket, reason } => self.step(now, Event::NotStored(ticket.0, reason)),
             WriterReport::Full(why) => {
                 log::error!("the disk is full, nothing is acknowledged until there is room: {why}");
@@ -269,7 +275,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn reason_in(&self, path: &Path) -> String {
-        let text = self.store.read(path, SMALL_LEN_MAX).map(|blob| crate::protocol::display::clean(&blob.bytes));
+        let text =
+            self.store.read(path, SMALL_LEN_MAX).map(|blob| crate::protocol::display::clean(&blob.bytes));
         match text.map(|text| text.trim().to_owned()) {
             Ok(text) if !text.is_empty() => text,
             Ok(_) | Err(_) => "no reason was given".into(),
@@ -285,7 +292,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     self.options.terms.crew_file = crew_file;
                     self.catalog.configure(self.options.terms.clone());
                     self.to_look_at.agents = true;
-                    self.note(now.wall, Fact::Control { what: "nightcrew.toml".into(), why: "it changed".into() });
+                    self.note(
+                        now.wall,
+                        Fact::Control { what: "nightcrew.toml".into(), why: "it changed".into() },
+                    );
                 }
             }
             Err(refusal) => {
@@ -349,9 +359,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.offers.insert((agent.clone(), digest), *offer);
                 self.step(now, Event::Offered(agent, Arc::new(version)));
             }
-            Finding::Refused { agent: Some(agent), refusal } => self.step(now, Event::AgentRefused(agent, refusal)),
+            Finding::Refused { agent: Some(agent), refusal } => {
+                self.step(now, Event::AgentRefused(agent, refusal))
+            }
             Finding::Refused { agent: None, refusal } => {
-                let (file, reason, remedy) = (refusal.file.clone(), refusal.reason.clone(), refusal.remedy.clone());
+                let (file, reason, remedy) =
+                    (refusal.file.clone(), refusal.reason.clone(), refusal.remedy.clone());
                 log::warn!("{file} is refused: {reason}; {remedy}");
                 self.note(now.wall, Fact::Refused { file: file.clone(), reason, remedy });
                 self.nameless.insert(file, refusal);
@@ -365,7 +378,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn files(&self, all: bool, dir: &Path, hinted: &mut std::collections::BTreeSet<PathBuf>) -> Vec<PathBuf> {
         if all {
             match self.store.list(dir, LISTED_MAX) {
-                Ok(found) => hinted.extend(found.into_iter().filter(|e| e.name != "answers").map(|e| dir.join(e.name))),
+                Ok(found) => {
+                    hinted.extend(found.into_iter().filter(|e| e.name != "answers").map(|e| dir.join(e.name)))
+                }
                 Err(error) => log::error!("{}: {error}", dir.display()),
             }
         }
@@ -478,9 +493,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         let path = self.options.layout.lock(task);
         let lock = match self.store.read(&path, SMALL_LEN_MAX) {
-            Ok(blob) => record::decode::<Lock>(&blob.bytes).map_err(|error| error.to_string()).and_then(|lock| {
-                if lock.task == *task { Ok(lock) } else { Err(format!("it names task {}", lock.task)) }
-            }),
+            Ok(blob) => {
+                record::decode::<Lock>(&blob.bytes).map_err(|error| error.to_string()).and_then(|lock| {
+                    if lock.task == *task { Ok(lock) } else { Err(format!("it names task {}", lock.task)) }
+                })
+            }
             Err(error) => match unreadable(error) {
                 None => return,
                 Some(why) => Err(why),
@@ -519,7 +536,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn look_at_outcome(&mut self, now: Now, agent: &AgentName, path: &Path) -> Option<Event> {
         let named = path.file_name().and_then(|name| parse_outcome_name(name.to_str()?));
-        let Some((task, token, nonce)) = named.map(|(task, token, nonce)| (task, token, nonce.to_owned())) else {
+        let Some((task, token, nonce)) = named.map(|(task, token, nonce)| (task, token, nonce.to_owned()))
+        else {
             self.reject(now, path, "outcome", "its name is not ID.TOKEN.NONCE.json");
             return None;
         };
@@ -581,7 +599,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     Reading::Nothing
                 }
             }
-            Err(error @ (RecordError::Newer(_) | RecordError::Malformed(_))) => Reading::Bad(error.to_string()),
+            Err(error @ (RecordError::Newer(_) | RecordError::Malformed(_))) => {
+                Reading::Bad(error.to_string())
+            }
         }
     }
 

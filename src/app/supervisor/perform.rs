@@ -109,7 +109,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// Lays out the payload and publishes the lock, in this order, before the process is made.
-    fn lay_out_task(&mut self, run: &RunId, agent: &AgentName, grant: &Grant, events: &mut VecDeque<Event>) -> bool {
+    fn lay_out_task(
+        &mut self,
+        run: &RunId,
+        agent: &AgentName,
+        grant: &Grant,
+        events: &mut VecDeque<Event>,
+    ) -> bool {
         let task = grant.lock.task.clone();
         let record = match self.read_task(&task) {
             Ok(record) => record,
@@ -163,7 +169,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn close_run(&mut self, run: &RunId, agent: &AgentName) {
         self.processes.run_closed(agent, run);
-        for path in [self.options.layout.payload(agent, run), self.options.layout.heartbeat_of_run(agent, run)] {
+        for path in
+            [self.options.layout.payload(agent, run), self.options.layout.heartbeat_of_run(agent, run)]
+        {
             if let Err(error) = self.store.unlink(&path) {
                 log::warn!("{}: {error}", path.display());
             }
@@ -171,7 +179,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn reserve_tokens(&self, up_to: u64) {
-        let (path, bytes) = (self.options.layout.tokens(), record::encode(&Tokens { v: VERSION, reserved: up_to }));
+        let (path, bytes) =
+            (self.options.layout.tokens(), record::encode(&Tokens { v: VERSION, reserved: up_to }));
         self.helpers.write(Job { before: vec![Change::Write { path, bytes }], ..Job::default() });
     }
 
@@ -249,17 +258,30 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The record of an open task.
     pub(super) fn read_task(&self, task: &TaskId) -> Result<TaskRecord, String> {
         let path = self.options.layout.task(task);
-        let blob = self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| format!("{}: {error}", path.display()))?;
+        let blob = self
+            .store
+            .read(&path, RECORD_LEN_MAX * 2)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    fn refuse_outcome(&mut self, now: Now, agent: &AgentName, task: &TaskId, token: u64, nonce: &str, reason: String) {
+    fn refuse_outcome(
+        &mut self,
+        now: Now,
+        agent: &AgentName,
+        task: &TaskId,
+        token: u64,
+        nonce: &str,
+        reason: String,
+    ) {
         let from = self.options.layout.outcome(agent, task, token, nonce);
         let output = self.options.layout.output(agent, task, token);
-        let fact = Fact::OutcomeRefused { task: task.clone(), token, agent: agent.clone(), reason: reason.clone() };
+        let fact =
+            Fact::OutcomeRefused { task: task.clone(), token, agent: agent.clone(), reason: reason.clone() };
         say(&fact);
         let name = format!("{task}.{token}.{nonce}.json");
-        let mut job = self.aside(now, &from, &self.options.layout.refused_outcomes().join(name), &reason, fact);
+        let mut job =
+            self.aside(now, &from, &self.options.layout.refused_outcomes().join(name), &reason, fact);
         job.last.push(Change::Remove { path: output });
         self.helpers.write(job);
     }
@@ -275,7 +297,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     ) -> Job {
         Job {
             entries: entries(now, Some(fact)),
-            then: vec![Change::Write { path: Layout::reason_beside(to), bytes: format!("{reason}\n").into_bytes() }],
+            then: vec![Change::Write {
+                path: Layout::reason_beside(to),
+                bytes: format!("{reason}\n").into_bytes(),
+            }],
             last: vec![Change::Rename { from: from.into(), to: to.into() }],
             ..Job::default()
         }

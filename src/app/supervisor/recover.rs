@@ -33,7 +33,8 @@ pub(super) fn token_floor<S: Store>(store: &S, path: &Path) -> Result<u64, Strin
         return Ok(0);
     }
     let blob = store.read(path, SMALL_LEN_MAX).map_err(|error| format!("{}: {error}", path.display()))?;
-    let tokens: Tokens = record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let tokens: Tokens =
+        record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(tokens.reserved)
 }
 
@@ -45,7 +46,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.note(now.wall, Fact::SupervisorStarted { pid, version });
         self.clear_temporary_files();
         for Survivor { run, agent, root } in survivors {
-            log::info!("{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped", root.pid);
+            log::info!(
+                "{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped",
+                root.pid
+            );
             self.step(now, Event::SurvivorFound(run, agent, root));
         }
         self.recover_finished(now);
@@ -102,13 +106,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 return;
             }
         };
-        if self.ended(id).is_some_and(|ended| ended.nonce == record.nonce) && !self.was_replayed(id, record.token) {
+        if self.ended(id).is_some_and(|ended| ended.nonce == record.nonce)
+            && !self.was_replayed(id, record.token)
+        {
             // The record was moved to its shelf, and a crash came before this name was removed.
             let layout = &self.options.layout;
-            let last = vec![
-                Change::Remove { path: layout.task(id) },
-                Change::Remove { path: layout.lock(id) },
-            ];
+            let last =
+                vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }];
             self.helpers.write(Job { last, ..Job::default() });
             return;
         }
@@ -133,7 +137,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn was_replayed(&self, id: &TaskId, token: u64) -> bool {
         [Shelf::Done, Shelf::Dead].into_iter().any(|shelf| {
             let blob = self.store.read(&self.options.layout.ended(shelf, id), record::RECORD_LEN_MAX * 2);
-            let ended = blob.ok().and_then(|blob| record::decode::<crate::protocol::task::TaskRecord>(&blob.bytes).ok());
+            let ended = blob
+                .ok()
+                .and_then(|blob| record::decode::<crate::protocol::task::TaskRecord>(&blob.bytes).ok());
             ended.is_some_and(|ended| ended.token < token && shelf == Shelf::Done)
         })
     }
@@ -161,7 +167,10 @@ fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
 ///
 /// # Errors
 /// The path and the reason.
-pub(super) fn make_directories<S: Store>(store: &S, directories: &[std::path::PathBuf]) -> Result<(), String> {
+pub(super) fn make_directories<S: Store>(
+    store: &S,
+    directories: &[std::path::PathBuf],
+) -> Result<(), String> {
     for dir in directories {
         let made = store.stat(dir).and_then(|found| match found {
             Some(_) => Ok(()),

@@ -148,7 +148,8 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
     let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
     let steward = Steward::new(store.clone(), layout.clone(), journal);
-    let steward = start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
+    let steward =
+        start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
     let pump = Arc::new(start("the log pump", Pump::start(layout.clone(), deliver(&sender, Message::Pump)))?);
     let launcher = start("our own binary", own::binary())?;
     let config = Config { crew: layout.crew().to_path_buf(), launcher };
