@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nightcrew::protocol::layout::{ENV_DIR, Layout};
 use nightcrew::protocol::ledger::{Entry, Fact};
-use nightcrew::protocol::name::{Name, TaskId};
+use nightcrew::protocol::name::{AgentName, Name, TaskId};
 use nightcrew::protocol::status::{AgentStatus, CrewStatus, Standing};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -51,12 +51,17 @@ impl Crew {
     }
 
     pub(crate) fn file_with_mode(&self, file: &str, text: &str, mode: u32) -> &Self {
-        let temp = self.path(&format!(".{file}.new"));
+        self.put(&self.layout.agents().join(file), text, mode)
+    }
+
+    /// Puts a file there, whole or not at all.
+    pub(crate) fn put(&self, path: &Path, text: &str, mode: u32) -> &Self {
+        let temp = self.path("made.new");
         let mut written = File::create(&temp).expect("a file");
         written.write_all(text.as_bytes()).expect("written");
         drop(written);
         fs::set_permissions(&temp, fs::Permissions::from_mode(mode)).expect("chmod");
-        fs::rename(&temp, self.layout.agents().join(file)).expect("renamed");
+        fs::rename(&temp, path).expect("renamed");
         self
     }
 
@@ -95,10 +100,10 @@ impl Crew {
         self.starts += 1;
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("a log");
         let child = self
-            .command(&["run"])
+            .command(NIGHTCREW)
+            .arg("run")
             .args(args)
             .envs(env.iter().copied())
-            .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)
             // Signals of the terminal are the test runner's business, not the crew's.
@@ -108,21 +113,19 @@ impl Crew {
         self.supervisor = Some(child);
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(NIGHTCREW);
-        command
-            .args(args)
-            .current_dir(self.layout.crew())
-            .env(ENV_DIR, self.layout.crew())
-            .env("RUST_LOG", "info")
-            .env_remove("NIGHTCREW_RUN")
-            .env_remove("NIGHTCREW_AGENT");
+    /// A command in the crew's directory, which names the crew.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.layout.crew()).env(ENV_DIR, self.layout.crew()).stdin(Stdio::null());
+        command.env("RUST_LOG", "info").env_remove("NIGHTCREW_RUN").env_remove("NIGHTCREW_AGENT");
         command
     }
 
-    /// Runs a command of an operator.
+    /// Runs a command of an operator: bounded, because what should be refused may run on instead.
     pub(crate) fn nightcrew(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().expect("it runs")
+        let limit = DEADLINE.as_secs().to_string();
+        let mut command = self.command("timeout");
+        command.args(["--signal=KILL", &limit, NIGHTCREW]).args(args).output().expect("it runs")
     }
 
     /// Runs a command of an operator that must succeed; gives what it printed.
@@ -141,9 +144,7 @@ impl Crew {
 
     /// A process of the crew that is no agent's: a shell command run in its environment.
     pub(crate) fn outsider(&self, program: &str, args: &[&str]) -> Outsider {
-        let mut command = Command::new(program);
-        command.args(args).current_dir(self.layout.crew()).env(ENV_DIR, self.layout.crew());
-        Outsider(command.stdin(Stdio::null()).spawn().expect("it starts"))
+        Outsider(self.command(program).args(args).spawn().expect("it starts"))
     }
 
     /// Waits until `holds`; if it never does, fails and tells all there is to know.
@@ -198,7 +199,11 @@ impl Crew {
 
     /// The supervisor's view of an agent.
     pub(crate) fn status(&self, agent: &str) -> Option<AgentStatus> {
-        serde_json::from_slice(&fs::read(self.layout.status(&name(agent))).ok()?).ok()
+        self.status_of(&name(agent))
+    }
+
+    pub(crate) fn status_of(&self, agent: &AgentName) -> Option<AgentStatus> {
+        serde_json::from_slice(&fs::read(self.layout.status(agent)).ok()?).ok()
     }
 
     /// The supervisor's view of the whole.

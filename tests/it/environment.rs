@@ -27,7 +27,7 @@ fn variables(path: &Path) -> BTreeMap<String, String> {
 fn an_agents_environment_is_made_from_nothing() {
     let mut crew = Crew::new();
     crew.agent("teller.sh", TELLER);
-    crew.file_with_mode("../.env", "FROM_FILE='a value'\n", 0o600);
+    crew.put(&crew.path(".env"), "FROM_FILE='a value'\n", 0o600);
     let given = [("SECRET", "s"), ("WANTED", "w"), ("LC_ALL", "C"), ("NIGHTCREW_MODE", "x")];
     crew.spawn_supervisor(&[], &given);
     let told = crew.scratch("teller", "env");

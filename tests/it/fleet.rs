@@ -61,8 +61,9 @@ fn a_version_that_cannot_run_leaves_the_old_one_running_and_says_why() {
     let pid = crew.running("steady", None);
     crew.agent("steady.sh", "#!/bin/sh\n# /// agent\n# max_rs = \"1M\"\n# ///\nexec sleep 1000\n");
     crew.eventually("the new file is refused", || {
-        crew.status("steady")
-            .is_some_and(|status| status.refusal.is_some_and(|why| why.reason.contains("max_rss")))
+        crew.status("steady").is_some_and(|status| {
+            status.refusal.is_some_and(|why| why.reason.contains("max_rs") && why.remedy.contains("max_rss"))
+        })
     });
     assert_eq!(crew.pid("steady"), Some(pid));
     crew.sleeper("steady");
@@ -157,7 +158,7 @@ fn a_service_that_keeps_failing_is_alerted_of_and_tried_rarely() {
     crew.start();
     crew.eventually("it failed and waits", || crew.stands("broken") == Some(Standing::Backoff));
     let status = crew.status("broken").expect("a status");
-    assert_eq!(status.last_exit.as_deref(), Some("exit 3"));
+    assert!(status.last_exit.as_ref().is_some_and(|exit| exit.starts_with("exit 3")), "{status:?}");
     assert!(status.next.is_some(), "it says when it is next: {status:?}");
     crew.ends_well();
 }
@@ -194,7 +195,7 @@ fn what_a_run_leaves_behind_is_killed_and_said() {
         }
         _ => None,
     });
-    assert!(left.len() == 1 && left[0].contains("sleep"), "{left:?}");
+    assert_eq!(left.len(), 1, "{left:?}");
     crew.eventually("nothing of it is left", || crew.processes().len() == 1);
     crew.ends_well();
 }

@@ -21,12 +21,14 @@ fn a_second_supervisor_is_refused_and_told_who_holds_the_crew() {
     assert_eq!(refused.status.code(), Some(75), "{told}");
     assert!(told.contains(&holder), "{told}");
 
+    // Held still, so that it cannot give the crew up before the other comes.
+    crew.signal_supervisor(Signal::SIGSTOP);
     fs::remove_dir_all(crew.layout.state()).expect("removed");
     let refused = crew.nightcrew(&["run"]);
     assert_eq!(refused.status.code(), Some(75), "the crew's directory is locked too");
-    crew.signal_supervisor(Signal::SIGTERM);
-    // What it says of `state/` being gone is its own matter; that nothing is left is ours.
-    crew.supervisors_end();
+    crew.signal_supervisor(Signal::SIGCONT);
+    assert!(!crew.supervisors_end().success(), "it does not go on in a directory that is not its own");
+    assert!(text_of(&crew.log()).contains("state was removed"), "{}", crew.told());
     crew.leaves_nothing();
 }
 

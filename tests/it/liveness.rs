@@ -76,7 +76,6 @@ fn a_service_that_stays_silent_is_killed_and_started_again() {
 #[test]
 fn a_plain_script_that_never_beats_is_left_alone() {
     let mut crew = Crew::new();
-    crew.file_with_mode("../nightcrew.toml", "", 0o644);
     crew.sleeper("plain").agent("hangs.sh", &BEATING.replace("GRACE", "10ms"));
     crew.start();
     let (plain, hangs) = (crew.running("plain", None), crew.running("hangs", None));

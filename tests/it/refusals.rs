@@ -12,7 +12,7 @@ const RUNS: &str = "#!/bin/sh\nexec sleep 1000\n";
 fn refusal(crew: &Crew, file: &str) -> Refusal {
     let (agent, _) = file.split_once('.').expect("an ending");
     crew.await_some(&format!("{file} is refused"), || {
-        let of_agent = crew.status(agent).and_then(|status| status.refusal);
+        let of_agent = agent.parse().ok().and_then(|agent| crew.status_of(&agent)?.refusal);
         let of_crew = || {
             let refusals = crew.crew_status().map(|status| status.refusals).unwrap_or_default();
             refusals.into_iter().find(|refusal| refusal.file == format!("agents/{file}"))
