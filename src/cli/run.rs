@@ -42,12 +42,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let format =
         args.log.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
     start_logging(format);
-    match supervise(layout, context.environment(), args.until_idle) {
+    match supervise(&layout, context.environment(), args.until_idle) {
         Ok(()) => Ok(Exit::Ok),
         Err(error @ RunError::Lock(_)) => Err(CliError::try_again(error)
             .hint("see what it does with `nightcrew status`, or end it with `kill PID`")),
         Err(error @ RunError::Survey(_)) => Err(CliError::failed(error).hint("see `nightcrew check`")),
-        Err(error @ (RunError::Start { .. } | RunError::StateGone(_))) => Err(CliError::failed(error)),
+        Err(error @ RunError::Start { .. }) => Err(CliError::failed(error)),
     }
 }
 

@@ -272,6 +272,14 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Bytes that this user can still write to the file system that holds `path`.
+///
+/// # Errors
+/// Those of `statvfs(3)`.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    fs2::available_space(path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -427,5 +435,10 @@ mod tests {
         assert!(!temp.exists());
         store.publish(&temp, &path, b"third").unwrap();
         assert_eq!(store.read(&path, 100).unwrap().bytes, b"third");
+    }
+
+    #[test]
+    fn free_space_is_told() {
+        assert!(free_space(Path::new("/")).unwrap() > 0);
     }
 }

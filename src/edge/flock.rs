@@ -129,14 +129,6 @@ pub fn probe(layout: &Layout) -> io::Result<Option<Held>> {
     }
 }
 
-/// Bytes that this user can still write to the file system that holds `path`.
-///
-/// # Errors
-/// Those of `statvfs(3)`.
-pub fn free_space(path: &Path) -> io::Result<u64> {
-    fs2::available_space(path)
-}
-
 fn open_dir(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
@@ -250,10 +242,5 @@ mod tests {
         );
         rustix::process::kill_process(grandchild, rustix::process::Signal::KILL).unwrap();
         again.unwrap();
-    }
-
-    #[test]
-    fn free_space_is_told() {
-        assert!(free_space(Path::new("/")).unwrap() > 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The supervisor's loop: collect what happened, let the machine decide, perform what it decided.
 //!
 //! One thread owns everything here. Helper threads send [`Message`]s into one queue; each turn takes
-//! a bounded number of them, looks at what they point to ([`collect`]), steps the machine, and
+//! a bounded number of them, looks at what they point to ([`collect`], [`look`], [`inbox`]), steps the machine, and
 //! performs its effects ([`perform`]). Nothing here waits for a disk: records go to the writer, whose
 //! answers come back as messages. What only people read (status, ready lists) is written at the end of
 //! the turn, once, however often it changed within it ([`publish`]).
@@ -10,7 +10,9 @@
 //! simulator can stand in for all of them.
 
 mod collect;
+mod inbox;
 mod launch;
+mod look;
 mod perform;
 mod publish;
 mod recover;
@@ -45,6 +47,10 @@ const SCAN_MS: u64 = 30_000;
 pub const BATCH_MAX: usize = 256;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
 const STALL_MS: u64 = 5_000;
+/// Less free space than this, in bytes, is told.
+const FREE_SPACE_LOW: u64 = 256 * 1024 * 1024;
+/// A file in `agents/` that was touched and not closed may be being written for so long without asking.
+const WRITING_MS: u64 = 2_000;
 /// A record that ends in the middle is looked at once more after this.
 const SECOND_LOOK_MS: u64 = 1_000;
 
@@ -75,6 +81,8 @@ pub trait Helpers {
     fn remember(&self, agent: Option<&AgentName>);
     /// What is to be watched from now on.
     fn watch(&self, assignment: Assignment);
+    /// How many bytes can still be written to the crew's file system, if that can be told.
+    fn free_space(&self) -> Option<u64>;
     /// A watched directory was replaced.
     fn rewatch(&self);
     /// Files outside `agents/` that belong to agents are to be watched.
@@ -96,16 +104,22 @@ pub struct Options {
     pub setup: Setup,
 }
 
+/// A place that is looked at as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    CrewFile,
+    Switches,
+    Agents,
+    Requests,
+    Locks,
+    Outcomes,
+    NewTasks,
+}
+
 /// What the watches pointed at and nobody looked at yet.
 #[derive(Debug, Default)]
 struct ToLookAt {
-    agents: bool,
-    crew_file: bool,
-    switches: bool,
-    all_new_tasks: bool,
-    all_outcomes: bool,
-    all_requests: bool,
-    all_locks: bool,
+    places: BTreeSet<Place>,
     new_tasks: BTreeSet<PathBuf>,
     outcomes: BTreeSet<PathBuf>,
     requests: BTreeSet<PathBuf>,
@@ -113,17 +127,23 @@ struct ToLookAt {
 }
 
 impl ToLookAt {
+    /// True if one turn was not enough.
+    fn is_pending(&self) -> bool {
+        let files = [&self.new_tasks, &self.outcomes, &self.requests];
+        !self.places.is_empty() || files.iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
+    }
+
     fn everything() -> Self {
-        Self {
-            agents: true,
-            crew_file: true,
-            switches: true,
-            all_new_tasks: true,
-            all_outcomes: true,
-            all_requests: true,
-            all_locks: true,
-            ..Self::default()
-        }
+        let places = [
+            Place::CrewFile,
+            Place::Switches,
+            Place::Agents,
+            Place::Requests,
+            Place::Locks,
+            Place::Outcomes,
+            Place::NewTasks,
+        ];
+        Self { places: places.into(), ..Self::default() }
     }
 }
 
@@ -135,6 +155,7 @@ struct Shown {
     crew: Option<CrewStatus>,
     assignment: Assignment,
     watch_changed: bool,
+    extra_changed: bool,
     forgotten: BTreeSet<AgentName>,
 }
 
@@ -150,7 +171,10 @@ pub struct Supervisor<S: Store, C, P, H> {
     offers: BTreeMap<(AgentName, String), Offer>,
     /// Findings about files that somebody has open for writing, until they are whole.
     held_back: BTreeMap<AgentName, Vec<Finding>>,
-    being_written: BTreeSet<AgentName>,
+    /// Files in `agents/` that were touched and not closed: since when, and which.
+    being_written: BTreeMap<AgentName, (Mono, PathBuf)>,
+    /// When to see whether somebody still has one of them open.
+    writing_check: Option<Mono>,
     nameless: BTreeMap<String, Refusal>,
     warnings: BTreeMap<String, String>,
     to_look_at: ToLookAt,
@@ -167,7 +191,18 @@ pub struct Supervisor<S: Store, C, P, H> {
     wanted_to_wake: Option<Mono>,
     serial: u64,
     started: Wall,
+    /// Whether the state directory is still the one that was locked.
+    sight: Sight,
     ended: bool,
+}
+
+/// Whether what is on disk is what this supervisor knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// It is.
+    Clear,
+    /// `state/` was removed or replaced: nothing is read or written any more, agents go on.
+    Blind,
 }
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
@@ -183,7 +218,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             catalog,
             offers: BTreeMap::new(),
             held_back: BTreeMap::new(),
-            being_written: BTreeSet::new(),
+            being_written: BTreeMap::new(),
+            writing_check: None,
             nameless: BTreeMap::new(),
             warnings: BTreeMap::new(),
             to_look_at: ToLookAt::everything(),
@@ -197,6 +233,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             wanted_to_wake: None,
             serial: 0,
             started: now.wall,
+            sight: Sight::Clear,
             ended: false,
             options,
         }
@@ -208,30 +245,67 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         for message in messages {
             self.collect(now, message);
         }
+        if self.sight == Sight::Blind {
+            self.next_scan = now.mono.plus(SCAN_MS);
+            self.step(now, Event::Tick);
+            return;
+        }
         if self.next_scan <= now.mono {
             self.next_scan = now.mono.plus(SCAN_MS);
             self.to_look_at = ToLookAt::everything();
             self.helpers.remember(None);
+            self.warn_of_little_space();
         }
         self.look(now);
         self.step(now, Event::Tick);
-        self.publish(now);
+        self.publish();
+    }
+
+    fn warn_of_little_space(&mut self) {
+        match self.helpers.free_space() {
+            Some(free) if free < FREE_SPACE_LOW => {
+                let mib = free / (1024 * 1024);
+                let why =
+                    format!("only {mib} MiB are free: make room, or nothing can be acknowledged any more");
+                if self.warnings.insert("space".into(), why.clone()).is_none() {
+                    log::warn!("{why}");
+                }
+            }
+            Some(_) | None => drop(self.warnings.remove("space")),
+        }
     }
 
     /// When the loop should turn next though no message came, in milliseconds from now.
     pub fn wait_ms(&mut self) -> u64 {
+        if self.to_look_at.is_pending() {
+            return 0;
+        }
         let now = self.clock.now().mono.0.saturating_sub(self.stalled_ms);
         let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
-        let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look];
+        let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
+        let writing = self.writing_check.or(fresh.filter(|at| at.0 > now));
+        let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look, writing];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_scan);
         self.wanted_to_wake = Some(Mono(now).max(next));
         next.0.saturating_sub(now)
     }
 
-    /// Lets go of everything without another word: what it would write about is not there any more.
-    pub fn abandon(&mut self) {
-        log::error!("the state directory is gone or another: agents are stopped, nothing more is written");
-        self.ended = true;
+    /// `state/` was removed or replaced: what would be written now would be written into a directory of
+    /// somebody else's making. From now on nothing is read or written and nothing is started; agents go on
+    /// until a signal ends them and this supervisor.
+    pub fn go_blind(&mut self) {
+        if self.sight == Sight::Clear {
+            let state = self.options.layout.state();
+            log::error!(
+                "{} was removed or replaced: agents go on, but nothing is recorded or started any more; \
+                 end this supervisor (kill -TERM {}) and start it again",
+                state.display(),
+                self.options.me.pid
+            );
+            self.sight = Sight::Blind;
+            let now = self.read_clock();
+            self.step(now, Event::StoreBroken("state/ was removed or replaced".into()));
+        }
     }
 
     /// True once the machine has asked to end.
@@ -269,6 +343,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Records a fact; nothing waits for it.
     fn note(&self, at: Wall, fact: Fact) {
+        if self.sight == Sight::Blind {
+            return;
+        }
         self.helpers.write(Job { entries: vec![Entry { at, fact }], ..Job::default() });
     }
 

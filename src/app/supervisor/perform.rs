@@ -19,20 +19,61 @@ use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase, TaskRecord};
 use crate::protocol::time::Now;
 use crate::protocol::tokens::Tokens;
 
-use super::{Helpers, Supervisor};
+use super::inbox::LISTED_MAX;
+use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn perform(&mut self, now: Now, effect: Effect, events: &mut VecDeque<Event>) {
+        match self.sight {
+            Sight::Clear => self.perform_seeing(now, effect, events),
+            Sight::Blind => self.perform_blind(effect, events),
+        }
+    }
+
+    /// Without its state directory a supervisor only ends what runs.
+    fn perform_blind(&mut self, effect: Effect, events: &mut VecDeque<Event>) {
+        match effect {
+            Effect::Signal(run, signal) => self.processes.order(Order::Signal { run, signal }),
+            Effect::KillTree(run) => self.processes.order(Order::KillTree { run }),
+            Effect::Launch { run, .. } => {
+                let error = "state/ was removed or replaced".to_owned();
+                events.push_back(Event::SpawnFailed { run, error, busy: false });
+            }
+            Effect::LookForOutcomes(task, _) => events.push_back(Event::OutcomesLooked(task)),
+            Effect::Exit => self.ended = true,
+            Effect::Note(fact) => say(&fact),
+            Effect::Adopt(..)
+            | Effect::Forget(_)
+            | Effect::TakeOver(..)
+            | Effect::Examine(_)
+            | Effect::CloseRun(..)
+            | Effect::ReserveTokens(_)
+            | Effect::Admit { .. }
+            | Effect::DropSubmission(..)
+            | Effect::Record(..)
+            | Effect::NameOwner(_)
+            | Effect::RemoveLock(..)
+            | Effect::RefuseOutcome { .. }
+            | Effect::DropOutcome(..)
+            | Effect::ShowReady(_)
+            | Effect::Alert(..)
+            | Effect::Answer(..)
+            | Effect::Finished(..)
+            | Effect::Watch => {}
+        }
+    }
+
+    fn perform_seeing(&mut self, now: Now, effect: Effect, events: &mut VecDeque<Event>) {
         match effect {
             Effect::Launch { run, agent, digest, grant } => {
                 self.launch(run, &agent, digest, grant.as_deref(), events);
             }
             Effect::Adopt(agent, digest) => {
                 self.offers.retain(|(name, of), _| *name != agent || *of == digest);
-                self.show_extra_watches();
+                self.shown.extra_changed = true;
             }
             Effect::Forget(agent) => {
                 self.offers.retain(|(name, _), _| *name != agent);
@@ -58,7 +99,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Effect::LookForOutcomes(task, agent) => self.look_for_outcomes(&task, &agent, events),
             Effect::RefuseOutcome { agent, task, token, nonce, reason } => {
-                self.refuse_outcome(now, &agent, &task, token, &nonce, reason);
+                self.refuse_outcome(now, &agent, &task, token, &nonce, &reason);
             }
             Effect::DropOutcome(agent, task, token, nonce) => {
                 let path = self.options.layout.outcome(&agent, &task, token, &nonce);
@@ -272,38 +313,21 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         task: &TaskId,
         token: u64,
         nonce: &str,
-        reason: String,
+        reason: &str,
     ) {
         let from = self.options.layout.outcome(agent, task, token, nonce);
         let output = self.options.layout.output(agent, task, token);
-        let fact =
-            Fact::OutcomeRefused { task: task.clone(), token, agent: agent.clone(), reason: reason.clone() };
+        let fact = Fact::OutcomeRefused {
+            task: task.clone(),
+            token,
+            agent: agent.clone(),
+            reason: reason.to_owned(),
+        };
         say(&fact);
         let name = format!("{task}.{token}.{nonce}.json");
-        let mut job =
-            self.aside(now, &from, &self.options.layout.refused_outcomes().join(name), &reason, fact);
+        let mut job = aside(now, &from, &self.options.layout.refused_outcomes().join(name), reason, fact);
         job.last.push(Change::Remove { path: output });
         self.helpers.write(job);
-    }
-
-    /// A job that puts a file aside, its reason beside it.
-    pub(super) fn aside(
-        &self,
-        now: Now,
-        from: &std::path::Path,
-        to: &std::path::Path,
-        reason: &str,
-        fact: Fact,
-    ) -> Job {
-        Job {
-            entries: entries(now, Some(fact)),
-            then: vec![Change::Write {
-                path: Layout::reason_beside(to),
-                bytes: format!("{reason}\n").into_bytes(),
-            }],
-            last: vec![Change::Rename { from: from.into(), to: to.into() }],
-            ..Job::default()
-        }
     }
 
     pub(super) fn alert(&mut self, now: Now, key: String, text: String) {
@@ -355,23 +379,41 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Reports every outcome on disk for this task, then that there are no more.
     fn look_for_outcomes(&mut self, task: &TaskId, agent: &AgentName, events: &mut VecDeque<Event>) {
-        let dir = self.options.layout.outcomes_of(agent);
-        match self.store.list(&dir, super::collect::LISTED_MAX) {
+        match self.outcomes_on_disk(task, agent) {
             Ok(found) => {
-                let prefix = format!("{task}.");
-                for entry in found.iter().filter(|entry| entry.name.starts_with(&prefix)) {
-                    if let Some(event) = self.read_outcome(agent, &dir.join(&entry.name)) {
-                        events.push_back(event);
-                    }
-                }
+                events.extend(found);
                 events.push_back(Event::OutcomesLooked(task.clone()));
             }
             // Without having looked nothing may be given away; the next scan tries again.
             Err(error) => {
-                log::error!("{}: cannot look for outcomes: {error}", dir.display());
+                log::error!("task {task}: cannot look for outcomes of {agent}: {error}");
                 self.unlooked.insert((task.clone(), agent.clone()));
             }
         }
+    }
+
+    fn outcomes_on_disk(&self, task: &TaskId, agent: &AgentName) -> io::Result<Vec<Event>> {
+        let dir = self.options.layout.outcomes_of(agent);
+        let prefix = format!("{task}.");
+        let mut events = Vec::new();
+        for entry in self.store.list(&dir, LISTED_MAX)?.iter().filter(|entry| entry.name.starts_with(&prefix))
+        {
+            events.extend(self.read_outcome(agent, &dir.join(&entry.name))?);
+        }
+        Ok(events)
+    }
+}
+
+/// A job that puts a file aside, its reason beside it.
+pub(super) fn aside(now: Now, from: &std::path::Path, to: &std::path::Path, reason: &str, fact: Fact) -> Job {
+    Job {
+        entries: entries(now, Some(fact)),
+        then: vec![Change::Write {
+            path: Layout::reason_beside(to),
+            bytes: format!("{reason}\n").into_bytes(),
+        }],
+        last: vec![Change::Rename { from: from.into(), to: to.into() }],
+        ..Job::default()
     }
 }
 

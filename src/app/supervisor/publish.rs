@@ -11,12 +11,11 @@ use crate::edge::store::Store;
 use crate::edge::watchdog::{Assignment, Subject, Tree};
 use crate::protocol::record::{self, VERSION};
 use crate::protocol::status::CrewStatus;
-use crate::protocol::time::Now;
 
 use super::{Helpers, Supervisor};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
-    pub(super) fn publish(&mut self, _now: Now) {
+    pub(super) fn publish(&mut self) {
         for agent in self.state.take_changed() {
             if let Some(status) = self.state.agent_status(&agent) {
                 let path = self.options.layout.status(&agent);
@@ -35,6 +34,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if std::mem::take(&mut self.shown.watch_changed) {
             self.assign();
         }
+        if std::mem::take(&mut self.shown.extra_changed) {
+            self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
+        }
     }
 
     fn publish_ready(&mut self) {
@@ -44,7 +46,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             if self.shown.ready.get(&kind).map_or(&[][..], Vec::as_slice) == list {
                 continue;
             }
-            let text: String = list.iter().map(|id| format!("{id}\n")).collect();
+            let mut text = String::new();
+            for id in &list {
+                text.push_str(id.as_str());
+                text.push('\n');
+            }
             self.show(&path, text.as_bytes());
             if list.is_empty() {
                 self.shown.ready.remove(&kind);
@@ -104,10 +110,5 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.helpers.watch(assignment.clone());
             self.shown.assignment = assignment;
         }
-    }
-
-    /// Directories outside `agents/` whose files belong to agents.
-    pub(super) fn show_extra_watches(&self) {
-        self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
     }
 }

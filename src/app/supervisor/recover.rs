@@ -4,16 +4,17 @@
 //! a dead one's. The ledger's tail comes before the tasks: an outcome that it accepted, but that the
 //! record does not show, is carried out, not repeated.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use crate::edge::clock::Clock;
+use crate::edge::log::Recovery;
 use crate::edge::processes::{Processes, Survivor};
 use crate::edge::store::{Store, parent};
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found};
-use crate::protocol::layout::{RECORD_EXT, Shelf};
+use crate::protocol::layout::{Kept, RECORD_EXT};
 use crate::protocol::ledger::{Entry, Fact};
 use crate::protocol::name::{AgentName, TaskId};
 use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
@@ -21,8 +22,8 @@ use crate::protocol::task::{Outcome, Verdict};
 use crate::protocol::time::Now;
 use crate::protocol::tokens::Tokens;
 
-use super::collect::LISTED_MAX;
-use super::{Helpers, Supervisor, ToLookAt};
+use super::inbox::LISTED_MAX;
+use super::{Helpers, Place, Supervisor, ToLookAt};
 
 /// The highest fencing token that may have been given out; 0 in a new crew.
 ///
@@ -39,11 +40,21 @@ pub(super) fn token_floor<S: Store>(store: &S, path: &Path) -> Result<u64, Strin
 }
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
-    /// Takes up what is there. `tail` is the end of the ledger, `survivors` what still runs.
-    pub fn recover(&mut self, survivors: Vec<Survivor>, tail: &[(u64, String)]) {
+    /// Takes up what is there: `survivors` is what still runs, `ledger` what was found of the ledger, and
+    /// `tail` its end.
+    pub fn recover(&mut self, survivors: Vec<Survivor>, ledger: &Recovery, tail: &[(u64, String)]) {
         let now = self.clock.now();
         let (pid, version) = (self.options.me.pid, env!("CARGO_PKG_VERSION").to_owned());
         self.note(now.wall, Fact::SupervisorStarted { pid, version });
+        for aside in &ledger.aside {
+            let text =
+                format!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
+            match aside.why {
+                // The trace of a crash: what was never acknowledged.
+                Kept::Torn => log::warn!("{text}"),
+                Kept::Damaged => self.alert(now, "ledger-damaged".into(), text),
+            }
+        }
         self.clear_temporary_files();
         for Survivor { run, agent, root } in survivors {
             log::info!(
@@ -55,6 +66,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.recover_finished(now);
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(tail));
+        // Before any agent is known, so that nothing is given out that somebody holds.
+        self.to_look_at.places.insert(Place::Locks);
+        self.look_at_locks(now);
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
     }
@@ -106,15 +120,22 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 return;
             }
         };
-        if self.ended(id).is_some_and(|ended| ended.nonce == record.nonce)
-            && !self.was_replayed(id, record.token)
+        if let Some((shelf, ended)) = self.ended_record(id)
+            && ended.nonce == record.nonce
         {
-            // The record was moved to its shelf, and a crash came before this name was removed.
+            // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
+            // record is the later one if the task was about to end, and the earlier if it was replayed.
             let layout = &self.options.layout;
-            let last =
-                vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }];
+            let shelved = ended.token >= record.token;
+            let last = if shelved {
+                vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }]
+            } else {
+                vec![Change::Remove { path: layout.ended(shelf, id) }]
+            };
             self.helpers.write(Job { last, ..Job::default() });
-            return;
+            if shelved {
+                return;
+            }
         }
         let accepted = accepted.filter(|accepted| {
             accepted.outcome.token == record.token && !record.decided.contains(&accepted.outcome.nonce)
@@ -131,17 +152,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             accepted: accepted.cloned(),
         };
         self.step(now, Event::TaskFound(found));
-    }
-
-    /// True if the record on the shelf is older than the open one: it was copied back, not moved.
-    fn was_replayed(&self, id: &TaskId, token: u64) -> bool {
-        [Shelf::Done, Shelf::Dead].into_iter().any(|shelf| {
-            let blob = self.store.read(&self.options.layout.ended(shelf, id), record::RECORD_LEN_MAX * 2);
-            let ended = blob
-                .ok()
-                .and_then(|blob| record::decode::<crate::protocol::task::TaskRecord>(&blob.bytes).ok());
-            ended.is_some_and(|ended| ended.token < token && shelf == Shelf::Done)
-        })
     }
 }
 
@@ -163,20 +173,21 @@ fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
     accepted
 }
 
-/// Makes every directory of the crew's state, and their names durable.
+/// Makes every directory of the crew's state, and the names of those that were missing durable.
 ///
 /// # Errors
 /// The path and the reason.
-pub(super) fn make_directories<S: Store>(
-    store: &S,
-    directories: &[std::path::PathBuf],
-) -> Result<(), String> {
+pub(super) fn make_directories<S: Store>(store: &S, directories: &[PathBuf]) -> Result<(), String> {
+    let mut changed = BTreeSet::new();
     for dir in directories {
-        let made = store.stat(dir).and_then(|found| match found {
-            Some(_) => Ok(()),
-            None => store.create_dir(dir).and_then(|()| store.sync_dir(parent(dir))),
-        });
-        made.map_err(|error| format!("{}: {error}", dir.display()))?;
+        let missing = store.stat(dir).map_err(|error| format!("{}: {error}", dir.display()))?.is_none();
+        if missing {
+            store.create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+            changed.insert(parent(dir));
+        }
+    }
+    for dir in changed {
+        store.sync_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A supervisor in the real world: takes the crew, starts the helper threads, turns until it is over.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::app::survey::{Survey, SurveyError};
 use crate::app::world::Environment;
 use crate::edge::clock::{Clock, SystemClock};
 use crate::edge::environment as own;
-use crate::edge::files::FsStore;
+use crate::edge::files::{FsStore, free_space};
 use crate::edge::flock::{CrewLock, LockError};
 use crate::edge::log::SegmentedLog;
 use crate::edge::processes::{Config, Order, ProcessThread, Processes, Report, own_identity, survivors};
@@ -57,9 +57,6 @@ pub enum RunError {
         /// Why, with the path.
         why: String,
     },
-    /// `state/` was removed or replaced while it was in use.
-    #[error("{0} was removed or replaced: nothing in it is what this supervisor knows; start it again")]
-    StateGone(PathBuf),
 }
 
 fn start<T>(what: &'static str, result: Result<T, impl std::fmt::Display>) -> Result<T, RunError> {
@@ -82,6 +79,9 @@ impl Processes for RealProcesses {
         }
         self.thread.order(order);
     }
+    fn is_being_written(&self, path: &Path) -> bool {
+        self.thread.is_being_written(path)
+    }
     fn run_closed(&self, agent: &AgentName, run: &RunId) {
         self.pump.close(agent, run);
     }
@@ -93,6 +93,7 @@ struct RealHelpers {
     steward: StewardThread,
     watchdog: Watchdog,
     watch_orders: Sender<WatchOrder>,
+    layout: Layout,
 }
 
 impl Helpers for RealHelpers {
@@ -109,6 +110,9 @@ impl Helpers for RealHelpers {
     }
     fn watch(&self, assignment: Assignment) {
         self.watchdog.assign(assignment);
+    }
+    fn free_space(&self) -> Option<u64> {
+        free_space(self.layout.crew()).ok()
     }
     fn rewatch(&self) {
         let _ = self.watch_orders.send(WatchOrder::Again);
@@ -127,10 +131,10 @@ enum WatchOrder {
 ///
 /// # Errors
 /// [`RunError`]; what could not be done for one agent is in its status, and no error here.
-pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
+pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
     let clock = SystemClock::new();
     let me = start("this process", own_identity())?;
-    let lock = CrewLock::acquire(&layout, &Holder::new(me.clone(), clock.now().wall))?;
+    let lock = CrewLock::acquire(layout, &Holder::new(me.clone(), clock.now().wall))?;
     let survey = Survey::new(layout.clone(), environment)?;
     let store = survey.store.clone();
     start("state", make_directories(&store, &layout.directories()))?;
@@ -140,10 +144,7 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     // Unbounded, because a helper thread that waited for room could wait for a loop that waits for it.
     // Each source is bounded by what it watches: runs, tickets, directories.
     let (sender, messages) = crossbeam_channel::unbounded::<Message>();
-    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), &layout, me.pid))?;
-    for aside in &recovery.aside {
-        log::warn!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
-    }
+    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), layout, me.pid))?;
     let tail = start("the ledger", writer.tail(TAIL_LEN))?;
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
     let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
@@ -171,13 +172,20 @@ pub fn run(layout: Layout, environment: &Environment, until_idle: bool) -> Resul
     };
     let catalog = Catalog::new(store.clone(), layout.clone(), survey.owners, survey.terms.clone());
     let options = Options { layout: layout.clone(), me, owners: survey.owners, terms: survey.terms, setup };
-    let helpers = RealHelpers { writer, steward, watchdog, watch_orders };
+    let helpers = RealHelpers { writer, steward, watchdog, watch_orders, layout: layout.clone() };
     let mut eyes = Eyes { watches: None, orders, layout: layout.clone(), extra: BTreeSet::new() };
     eyes.open(&sender);
+    let survivors = survivors(layout.crew());
+    for (agent, run) in start("the log pump", pump.adopt_leftovers())? {
+        // A pipe that no run of ours holds is nobody's output any more.
+        if !survivors.iter().any(|survivor| survivor.run == run) {
+            pump.close(&agent, &run);
+        }
+    }
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
-    supervisor.recover(survivors(layout.crew()), &tail);
-    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock, &layout);
+    supervisor.recover(survivors, &recovery, &tail);
+    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages);
     ended
 }
@@ -206,19 +214,13 @@ fn turn_until_over(
     eyes: &mut Eyes,
     sender: &Sender<Message>,
     lock: &CrewLock,
-    layout: &Layout,
 ) -> Result<(), RunError> {
     supervisor.turn([]);
     while !supervisor.has_ended() {
         eyes.adjust(sender);
-        let first = match messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
         if first.as_ref().is_none_or(may_concern_state) && !start("the crew's lock", lock.is_intact())? {
-            // What would be written now would be written into a directory of somebody else's making.
-            supervisor.abandon();
-            return Err(RunError::StateGone(layout.state()));
+            supervisor.go_blind();
         }
         supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
     }

@@ -15,6 +15,7 @@ mod table;
 mod thread;
 mod tree;
 mod worker;
+mod writing;
 
 pub use identity::{identity_of, is_gone, own_identity, root_of_run};
 pub(in crate::edge) use spawn::explain;
@@ -22,7 +23,7 @@ pub use survivors::survivors;
 pub use thread::{ChildWaker, Config, ProcessThread};
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::process::{Ending, Identity};
@@ -106,7 +107,8 @@ pub enum Report {
         /// True if the file is being written (`ETXTBSY`).
         busy: bool,
     },
-    /// A run's root process ended (and was reaped). What it left behind may live on.
+    /// A run's root process ended (and was reaped). Unless it was adopted, what it left behind is being killed
+    /// from now on, unasked, and [`Report::TreeGone`] follows.
     Exited {
         /// The run.
         run: RunId,
@@ -151,6 +153,8 @@ pub struct Survivor {
 pub trait Processes {
     /// Carries out an order, later and elsewhere; what comes of it is reported.
     fn order(&self, order: Order);
+    /// True if some process that we may look at has this file open for writing.
+    fn is_being_written(&self, path: &Path) -> bool;
     /// Nothing of a run is left: what was kept for it can be let go of.
     fn run_closed(&self, agent: &AgentName, run: &RunId);
 }

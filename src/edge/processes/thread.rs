@@ -105,6 +105,9 @@ impl Processes for ProcessThread {
     fn order(&self, order: Order) {
         self.send(Message::Order(order));
     }
+    fn is_being_written(&self, path: &std::path::Path) -> bool {
+        super::writing::is_open_for_writing(path)
+    }
     fn run_closed(&self, _agent: &crate::protocol::name::AgentName, _run: &crate::protocol::name::RunId) {
         // A run is forgotten here as soon as its tree is reported gone.
     }

@@ -258,6 +258,10 @@ impl<D: Fn(Report)> Worker<D> {
             | Root::Unknown => None,
         });
         if let Some((run, known, ended)) = root {
+            if matches!(ended, Root::ChildEnded(_)) {
+                // What it left behind goes with it, in this same turn where nothing is left.
+                known.kill.get_or_insert_with(|| Kill::new(Instant::now()));
+            }
             known.root = ended;
             let code = status.exit_status().map(Ending::Code);
             let ending = code.or(status.terminating_signal().map(Ending::Signal)).unwrap_or(Ending::Unseen);

@@ -144,13 +144,6 @@ impl State {
 impl Store for Disk {
     type File = u64;
 
-    fn set_mode(&self, _path: &Path, _mode: u32) -> io::Result<()> {
-        self.primitive().map(drop)
-    }
-    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        self.primitive().map(|_| path.to_path_buf())
-    }
-
     fn create_new(&self, path: &Path) -> io::Result<u64> {
         let mut state = self.primitive()?;
         state.need_dir(path)?;
