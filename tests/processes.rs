@@ -141,6 +141,18 @@ impl World {
         self.thread.order(Order::Signal { run: run_id(run), signal });
     }
 
+    /// A named pipe on which an agent can wait with `read`.
+    fn gate(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+        path
+    }
+
+    /// Lets the agent that waits at the gate go on.
+    fn open_gate(&self, name: &str) {
+        fs::write(self.path(name), "go\n").expect("the gate has a reader");
+    }
+
     fn kill(&self, run: &str) {
         self.thread.order(Order::KillTree { run: run_id(run) });
     }
@@ -209,7 +221,6 @@ fn every_ending_is_told_as_it_was() {
         ] {
             world.spawn(run, text);
             world.expect_exit(run, ending);
-            world.kill(run);
             assert!(world.expect_gone(run).is_empty());
         }
     });
@@ -304,17 +315,19 @@ fn a_daemon_left_behind_is_killed_and_named() {
         world.spawn(
             "run",
             "(setsid sleep 1000 & echo $! > one.tmp; mv one.tmp one) >/dev/null\n\
-             (env -i \"$(command -v tail)\" -f /dev/null & echo $! > two.tmp; mv two.tmp two)\nexit 5"
+             (env -i \"$(command -v tail)\" -f /dev/null & echo $! > two.tmp; mv two.tmp two)\n\
+             read -r line < go; exit 5"
                 .replace("one", &world.path("one").display().to_string())
                 .replace("two", &world.path("two").display().to_string())
+                .replace("< go", &format!("< {}", world.gate("go").display()))
                 .as_str(),
         );
-        world.expect_exit("run", Ending::Code(5));
         let (one, two) = (world.process_in("one"), world.process_in("two"));
         await_comm(&one, "sleep");
         await_comm(&two, "tail");
-        assert!(!is_gone(&one) && !is_gone(&two), "what a root leaves behind lives until it is to be killed");
-        world.kill("run");
+        assert!(!is_gone(&one) && !is_gone(&two));
+        world.open_gate("go");
+        world.expect_exit("run", Ending::Code(5));
         assert_eq!(world.expect_gone("run"), ["sleep", "tail"]);
         assert!(is_gone(&one) && is_gone(&two));
         assert!(!is_gone(&other), "another run is left alone");
@@ -330,11 +343,12 @@ fn an_orphan_that_hid_from_view_dies_when_only_one_run_can_own_it() {
             world.path("hidden").display()
         );
         world.spawn("other", "exec sleep 1000");
-        world.spawn("run", &format!("({hide}) & wait; exit 0"));
-        world.expect_exit("run", Ending::Code(0));
+        let gate = world.gate("go");
+        world.spawn("run", &format!("({hide}) & wait; read -r line < {}; exit 0", gate.display()));
         let hidden = world.process_in("hidden");
         await_comm(&hidden, "sleep");
-        world.kill("run");
+        world.open_gate("go");
+        world.expect_exit("run", Ending::Code(0));
         assert!(world.expect_gone("run").is_empty());
         assert!(!is_gone(&hidden), "it may be the other's");
         world.kill("other");
@@ -389,8 +403,7 @@ fn two_hundred_short_lives_are_each_told_once() {
                 Report::Exited { run, ending } => {
                     let number: i32 = run.as_str()[1..].parse().expect("a number");
                     assert_eq!(ending, Ending::Code(number % 100));
-                    assert!(spawned.contains(&run) && ended.insert(run.clone()));
-                    world.kill(run.as_str());
+                    assert!(spawned.contains(&run) && ended.insert(run));
                 }
                 Report::TreeGone { run, killed } => {
                     assert!(ended.contains(&run) && gone.insert(run) && killed.is_empty());

@@ -84,12 +84,12 @@ fn an_agent_without_a_script_runs_in_its_own_directory_and_follows_what_it_reloa
     crew.file_with_mode("worker.toml", &manifest, 0o644);
     crew.start();
     let first = crew.running("worker", None);
-    fs::write(crew.path("app/settings"), "two").expect("written");
-    crew.running("worker", Some(first));
     let log = crew.layout.log(&name("worker"));
-    crew.eventually("both runs printed", || text_of(&log).contains("two"));
     let here = crew.path("app").display().to_string();
-    assert_eq!(text_of(&log), format!("{here}\none\n{here}\ntwo\n"));
+    crew.eventually("it read its settings", || text_of(&log) == format!("{here}\none\n"));
+    crew.put(&crew.path("app/settings"), "two", 0o644);
+    crew.running("worker", Some(first));
+    crew.eventually("it read the new ones", || text_of(&log) == format!("{here}\none\n{here}\ntwo\n"));
     crew.ends_well();
 }
 
