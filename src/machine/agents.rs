@@ -61,6 +61,9 @@ impl State {
                 self.adopt(now, name, version, out);
             }
             Some(current) if current.digest == version.digest => agent.pending = None,
+            // Told again of the same change: its quiet goes on.
+            Some(_) if matches!(&agent.pending, Some(Pending::Adopt(due, _)) if due.digest == version.digest) =>
+                {}
             Some(_) => agent.pending = Some(Pending::Adopt(version, now.mono.plus(QUIET_MS))),
         }
     }
@@ -84,6 +87,9 @@ impl State {
     pub(super) fn agent_gone(&mut self, now: Now, name: &AgentName, out: &mut Out) {
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.refusal = None;
+        if matches!(agent.pending, Some(Pending::Remove(_))) {
+            return;
+        }
         if agent.accepted.is_some() {
             agent.pending = Some(Pending::Remove(now.mono.plus(QUIET_MS)));
             self.touch(name);
@@ -101,8 +107,15 @@ impl State {
         out.push(Effect::Adopt(name.clone(), version.digest.clone()));
         let agent = self.agent_mut(now, name);
         // A new version starts with a clean slate; one that ended well under an earlier supervisor stays ended.
-        agent.rest =
-            if agent.finished.as_ref() == Some(&version.digest) { Rest::Finished } else { Rest::Ready };
+        // Once another has been adopted that end is past: the file changed, even if it changes back.
+        if agent.finished.as_ref() == Some(&version.digest) {
+            agent.rest = Rest::Finished;
+        } else {
+            agent.rest = Rest::Ready;
+            if agent.finished.take().is_some() {
+                out.push(Effect::Finished(name.clone(), None));
+            }
+        }
         agent.failures = 0;
         agent.since = now.wall;
         let kinds = version.manifest.handles.clone();
@@ -174,11 +187,25 @@ impl State {
 
     pub(super) fn next_settling(&self) -> Option<Mono> {
         let pending = self.agents.values().filter_map(|agent| agent.pending.as_ref()).map(due_at);
-        let backoff = self.agents.iter().filter_map(|(name, agent)| match agent.rest {
-            Rest::Backoff { until, .. } if self.unwanted(name).is_none() => Some(until),
-            Rest::Backoff { .. } | Rest::Ready | Rest::Finished | Rest::Over(_) => None,
+        let backoff = self.agents.values().filter_map(|agent| match agent.rest {
+            Rest::Backoff { until, .. } => Some(until),
+            Rest::Ready | Rest::Finished | Rest::Over(_) => None,
         });
         pending.chain(backoff).min()
+    }
+
+    /// Ends the waits that are over, whether or not anything can be started then: a deadline that stayed
+    /// in the past would make the loop spin.
+    pub(super) fn rests_over(&mut self, now: Now) {
+        let over: Vec<AgentName> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| matches!(agent.rest, Rest::Backoff { until, .. } if until <= now.mono))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in over {
+            self.agent_mut(now, &name).rest = Rest::Ready;
+        }
     }
 
     /// Why nothing of this agent should be started; `None` if it may be.
@@ -203,11 +230,7 @@ impl State {
             .agents
             .iter()
             .filter(|(_, agent)| agent.runs.is_empty() && !agent.is_handler())
-            .filter(|(_, agent)| match agent.rest {
-                Rest::Ready => true,
-                Rest::Backoff { until, .. } => until <= now.mono,
-                Rest::Finished | Rest::Over(_) => false,
-            })
+            .filter(|(_, agent)| agent.rest == Rest::Ready)
             .filter(|(name, _)| self.unwanted(name).is_none())
             .map(|(name, _)| name.clone())
             .collect();
@@ -257,6 +280,7 @@ impl State {
             state: RunState::Starting,
             cause: Cause::Own,
             liveness,
+            lapse: None,
             beaten: false,
             timeout_at,
             holds: task.iter().cloned().collect(),
@@ -295,7 +319,13 @@ impl State {
                 agent.rest = Rest::Ready;
             }
             // The file changed while it ended: the end was the old version's.
-            (Cause::Own, ..) if !same => agent.rest = Rest::Ready,
+            (
+                Cause::Own | Cause::Silent | Cause::Memory(_) | Cause::Timeout(_) | Cause::NotStarted(_),
+                ..,
+            ) if !same => {
+                agent.rest = Rest::Ready;
+            }
+            (Cause::Busy, ..) => self.pause(now, name),
             (Cause::Own, Ending::Code(0), Restart::OnFailure) => {
                 agent.rest = Rest::Finished;
                 agent.finished = current.map(|version| version.digest.clone());
@@ -304,6 +334,10 @@ impl State {
             (Cause::Own, ending, Restart::Never) => {
                 agent.rest = Rest::Over(format!("{ending}, and its manifest says restart = \"never\""));
             }
+            (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _, Restart::Never) => {
+                let why = run.cause.words();
+                agent.rest = Rest::Over(format!("{why}, and its manifest says restart = \"never\""));
+            }
             (
                 Cause::Own | Cause::Silent | Cause::Memory(_) | Cause::Timeout(_) | Cause::NotStarted(_),
                 ..,
@@ -311,6 +345,12 @@ impl State {
                 self.failed(now, name, out);
             }
         }
+    }
+
+    /// Nothing the agent did kept a process from being made: it is tried again after a quiet time.
+    pub(super) fn pause(&mut self, now: Now, name: &AgentName) {
+        let until = now.mono.plus(QUIET_MS);
+        self.agent_mut(now, name).rest = Rest::Backoff { until, next: now.wall_at(until) };
     }
 
     /// Counts a failure and sets when the agent is tried next.

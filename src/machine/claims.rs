@@ -7,49 +7,21 @@
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{Name, RunId, TaskId};
-use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Lock, Outcome, Phase, Verdict};
+use crate::protocol::task::{Attempt, Lock, Phase};
 use crate::protocol::time::{Mono, Now};
 
-use super::agents::full_jitter;
+use super::conclusion::{Told, conclusion_of, fact_of, follow};
 use super::effect::RecordChange;
 use super::event::HandedIn;
-use super::state::{Claim, Conclusion, Owner, RunState, Stage, State, Then};
+use super::state::{Claim, Conclusion, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
 use super::{Effect, Out};
 
-/// How often a failed task is tried again, and the bounds of the waits before (full jitter).
-const RETRY_MS: [u64; 3] = [1_000, 4_000, 16_000];
-/// The wait of a task that was put off without a failure.
-const LATER_MS: u64 = 60_000;
-/// A task that was put off this often is dead.
-const DEFERRALS_MAX: u32 = 100;
 /// A claimed lock that did not change for so long has expired.
 const LOCK_LIFE_MS: u64 = 30 * 60_000;
 /// A lock that cannot be read and does not change for so long holds nothing.
 const OBSCURED_MS: u64 = 10_000;
 /// No wait is longer than this, whatever a wall clock says.
 pub(super) const WAIT_MS_MAX: u64 = 7 * 86_400_000;
-
-/// Whether the ledger knows of a conclusion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// It is recorded now, in the same commit.
-    Now,
-    /// The ledger has it since before a crash.
-    Already,
-}
-
-/// What an outcome says of the task.
-pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
-    let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
-    match outcome.status {
-        Verdict::Done => Conclusion::Done,
-        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false },
-        Verdict::Retry => Conclusion::Later { error: error() },
-        Verdict::Released => {
-            Conclusion::Returned { why: outcome.error.clone().unwrap_or_else(|| "released".into()) }
-        }
-    }
-}
 
 impl State {
     pub(super) fn lock_seen(&mut self, now: Now, id: &TaskId, lock: Result<Lock, String>, out: &mut Out) {
@@ -60,6 +32,9 @@ impl State {
             return;
         };
         match (&task.stage, lock) {
+            (Stage::Pending { then: Then::Ready, .. }, Ok(lock)) if lock.token == task.token => {
+                self.see_later(id, lock);
+            }
             // Pending: its removal is on the way already. Held and unreadable: it was read before.
             (Stage::Pending { .. }, _) | (Stage::Held(_) | Stage::Obscured { .. }, Err(_)) => {}
             (Stage::Held(claim), Ok(lock)) if claim.nonce == lock.nonce => {}
@@ -80,6 +55,15 @@ impl State {
                 self.waiting.remove(&(*until, id.clone()));
                 self.obscure(now, id);
             }
+        }
+    }
+
+    /// The record is on the disk before we hear of it: somebody was quick, and holds the task from then on.
+    fn see_later(&mut self, id: &TaskId, lock: Lock) {
+        if let Some(task) = self.tasks.get_mut(id)
+            && let Stage::Pending { seen, .. } = &mut task.stage
+        {
+            *seen = Some(Box::new(lock));
         }
     }
 
@@ -105,7 +89,7 @@ impl State {
         self.aging.remove(id);
         self.take_from_ready(id, out);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.stage = Stage::Pending { then, decided: None };
+            task.stage = Stage::Pending { ticket, writing: Writing::Readiness, then, seen: None };
         }
         let (task, agent) = (id.clone(), agent.clone());
         out.push(Effect::Note(Fact::Vacated { task, token, next_token, agent, why }));
@@ -115,14 +99,19 @@ impl State {
     /// An agent claimed a ready task by itself.
     fn claimed(&mut self, now: Now, id: &TaskId, lock: Lock, out: &mut Out) {
         self.take_from_ready(id, out);
+        if let Some(Stage::Held(before)) = self.tasks.get(id).map(|task| task.stage.clone()) {
+            // The disk decides: whoever we thought held it does not.
+            self.let_go(id, &before, out);
+        }
         let owner = self.owner_of(&lock, out);
         let Some(task) = self.tasks.get_mut(id) else { return };
         self.claimed_kinds.insert(task.kind.clone());
+        let held_by = owner.clone().unwrap_or(Owner::Unprovable);
         let claim = Claim {
             nonce: lock.nonce,
             agent: lock.agent.clone(),
             token: lock.token,
-            owner: owner.clone().unwrap_or(Owner::Unprovable),
+            owner: held_by.clone(),
             ages: true,
             renewed: now.mono,
             fate: None,
@@ -146,7 +135,10 @@ impl State {
                 self.outside.insert(name, id.clone());
             }
             Some(Owner::Unprovable) => {}
-            None => self.owner_gone(id, Conclusion::Returned { why: "its owner is gone".into() }, out),
+            None => {
+                let fate = Conclusion::Returned { why: "its owner is gone".into() };
+                self.owner_gone(id, &held_by, fate, out);
+            }
         }
     }
 
@@ -160,7 +152,11 @@ impl State {
                 self.runs.get(run).is_some_and(|run| run.agent == lock.agent).then(|| Owner::Run(run.clone()))
             }
             (None, Some(process)) => {
-                let name: Name = lock.nonce.parse().ok()?;
+                // A name that is taken, or none, cannot be watched under: age decides.
+                let free = |name: &Name| !self.runs.contains_key(name) && !self.outside.contains_key(name);
+                let Some(name) = lock.nonce.parse::<Name>().ok().filter(free) else {
+                    return Some(Owner::Unprovable);
+                };
                 out.push(Effect::TakeOver(name.clone(), process.clone()));
                 Some(Owner::Outside(name))
             }
@@ -171,19 +167,26 @@ impl State {
     /// A process outside any run, which held a task, is gone.
     pub(super) fn outside_owner_gone(&mut self, name: &RunId, out: &mut Out) {
         if let Some(id) = self.outside.remove(name) {
-            self.owner_gone(&id, Conclusion::Returned { why: "its owner is gone".into() }, out);
+            let fate = Conclusion::Returned { why: "its owner is gone".into() };
+            self.owner_gone(&id, &Owner::Outside(name.clone()), fate, out);
         }
     }
 
     /// The owner of a task is proved gone: outcomes are looked for first; `fate` is what follows if there is none.
-    pub(super) fn owner_gone(&mut self, id: &TaskId, fate: Conclusion, out: &mut Out) {
+    pub(super) fn owner_gone(&mut self, id: &TaskId, owner: &Owner, fate: Conclusion, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Stage::Held(claim) = &mut task.stage else { return };
+        if claim.owner != *owner {
+            return;
+        }
         claim.fate = Some(fate);
         out.push(Effect::LookForOutcomes(id.clone(), claim.agent.clone()));
     }
 
     pub(super) fn outcomes_looked(&mut self, now: Now, id: &TaskId, out: &mut Out) {
+        if self.broken.is_some() {
+            return;
+        }
         let Some(task) = self.tasks.get(id) else { return };
         let Stage::Held(claim) = &task.stage else { return };
         let Some(fate) = claim.fate.clone() else { return };
@@ -212,7 +215,11 @@ impl State {
             return;
         }
         let claim = match &task.stage {
-            Stage::Pending { decided: Some(claim), .. } if claim.nonce == outcome.nonce => return,
+            Stage::Pending { writing, .. }
+                if writing.claim().is_some_and(|claim| claim.nonce == outcome.nonce) =>
+            {
+                return;
+            }
             _ if task.token != outcome.token => {
                 out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
                 return;
@@ -291,12 +298,14 @@ impl State {
         task.token = token;
         task.failures = change.failures;
         task.deferrals = change.deferrals;
-        task.stage = Stage::Pending { then, decided: Some(Box::new(claim)) };
+        let claim = Box::new(claim);
+        let writing = if ends { Writing::Success(claim) } else { Writing::Setback(claim) };
+        task.stage = Stage::Pending { ticket, writing, then, seen: None };
         out.push(Effect::Record(ticket, Box::new(change)));
     }
 
     /// The claim is no longer counted as its owner's.
-    fn let_go(&mut self, id: &TaskId, claim: &Claim, out: &mut Out) {
+    pub(super) fn let_go(&mut self, id: &TaskId, claim: &Claim, out: &mut Out) {
         self.take_from_ready(id, out);
         if self.aging.remove(id) {
             out.push(Effect::Watch);
@@ -314,10 +323,16 @@ impl State {
         }
     }
 
-    pub(super) fn renewed(&mut self, now: Now, id: &TaskId) {
+    pub(super) fn renewed(&mut self, now: Now, id: &TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match &mut task.stage {
-            Stage::Held(claim) => claim.renewed = now.mono,
+            Stage::Held(claim) => {
+                claim.renewed = now.mono;
+                if let Owner::Run(run) = &claim.owner {
+                    let run = run.clone();
+                    self.lock_renewed(&run, id, out);
+                }
+            }
             Stage::Obscured { until } => *until = now.mono.plus(OBSCURED_MS),
             Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => {}
         }
@@ -367,15 +382,17 @@ impl State {
             Owner::Outside(_) | Owner::Unprovable => None,
         };
         // Asked again only after another life, whatever comes of it.
-        self.renewed(now, id);
+        if let Some(Task { stage: Stage::Held(claim), .. }) = self.tasks.get_mut(id) {
+            claim.renewed = now.mono;
+        }
         match live {
             Some((run, RunState::Running)) => {
-                self.isolate(now, &run, "it let the lock of a task expire", out);
+                self.isolate(now, &run, Lapse::Lock(id.clone()), out);
             }
             Some(_) => {}
             None => {
                 let why = "its lock expired".to_owned();
-                self.owner_gone(id, Conclusion::Returned { why }, out);
+                self.owner_gone(id, owner, Conclusion::Returned { why }, out);
             }
         }
     }
@@ -393,68 +410,4 @@ impl State {
     pub(super) fn next_lock_deadline(&self) -> Option<Mono> {
         self.aging.iter().filter_map(|id| self.lock_due_at(id)).min()
     }
-}
-
-/// What a conclusion makes of the record; returns what follows and the error, if it went badly.
-fn follow(
-    now: Now,
-    conclusion: &Conclusion,
-    jitter: f64,
-    change: &mut RecordChange,
-) -> (Then, Option<String>) {
-    let cut = |text: &str| text.chars().take(ERROR_LEN_MAX).collect::<String>();
-    match conclusion {
-        Conclusion::Done => {
-            change.phase = Phase::Done;
-            (Then::Gone, None)
-        }
-        Conclusion::Returned { .. } => (Then::Ready, None),
-        Conclusion::Failed { error, permanent } => {
-            change.failures += 1;
-            let bound = RETRY_MS.get(change.failures as usize - 1).filter(|_| !permanent);
-            (wait_or_die(now, bound.map(|bound| full_jitter(*bound, jitter)), change), Some(cut(error)))
-        }
-        Conclusion::Later { error } => {
-            change.deferrals += 1;
-            let wait = (change.deferrals < DEFERRALS_MAX).then_some(LATER_MS);
-            (wait_or_die(now, wait, change), Some(cut(error)))
-        }
-    }
-}
-
-fn wait_or_die(now: Now, wait: Option<u64>, change: &mut RecordChange) -> Then {
-    match wait {
-        None => {
-            change.phase = Phase::Dead;
-            Then::Gone
-        }
-        Some(wait) => {
-            let until = now.mono.plus(wait);
-            change.phase = Phase::Waiting;
-            change.not_before = Some(now.wall_at(until));
-            Then::Waiting(until)
-        }
-    }
-}
-
-/// The ledger's line: an accepted outcome, or a lock that was taken away.
-fn fact_of(conclusion: &Conclusion, claim: &Claim, change: &RecordChange, error: Option<String>) -> Fact {
-    let (task, token, agent) = (change.task.clone(), claim.token, claim.agent.clone());
-    let status = match conclusion {
-        Conclusion::Returned { why } => {
-            return Fact::Vacated { task, token, next_token: change.token, agent, why: why.clone() };
-        }
-        Conclusion::Done => "done",
-        Conclusion::Failed { .. } => "failed",
-        Conclusion::Later { .. } => "retry",
-    };
-    let next = match change.phase {
-        Phase::Done => "done".to_owned(),
-        Phase::Dead => "dead".to_owned(),
-        Phase::New | Phase::Ready => "ready".to_owned(),
-        Phase::Waiting => {
-            change.not_before.map_or_else(|| "waiting".to_owned(), |at| format!("again at {at}"))
-        }
-    };
-    Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
 }

@@ -8,7 +8,7 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::state::{Cause, Course, Rest, RunState, State};
+use super::state::{Cause, Course, Rest, Run, RunState, Stage, State, Task};
 use super::{Effect, Out};
 
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
@@ -72,6 +72,12 @@ impl State {
 
     /// An operator wants it to run: whatever kept it down before is forgotten.
     fn forgive(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        // A run that is on its way out was not asked how it ends.
+        for id in self.services_runs(name) {
+            if let Some(run) = self.runs.get_mut(&id).filter(|run| !run.is_active()) {
+                run.cause = Cause::Restarted;
+            }
+        }
         let agent = self.agent_mut(now, name);
         agent.failures = 0;
         if agent.finished.take().is_some() {
@@ -157,7 +163,7 @@ impl State {
     }
 
     fn is_idle(&self, now: Mono) -> bool {
-        let quiet = now.since(self.last_submission) >= IDLE_MS;
+        let quiet = self.quiet_since.is_some_and(|since| now.since(since) >= IDLE_MS);
         let settled = self.agents.values().all(|agent| agent.pending.is_none());
         quiet
             && settled
@@ -168,20 +174,21 @@ impl State {
 
     fn service_is_idle(&self, name: &AgentName, now: Mono) -> bool {
         let Some(agent) = self.agents.get(name) else { return true };
-        if agent.is_handler() || self.unwanted(name).is_some() {
-            return agent.runs.is_empty() || agent.is_handler();
+        if agent.is_handler() {
+            return true;
+        }
+        if self.unwanted(name).is_some() {
+            return agent.runs.iter().all(|run| self.is_stuck(run));
         }
         let Some(run) = agent.runs.first().and_then(|run| self.runs.get(run)) else {
             // It has exited; if it is to be started at once, it is not idle yet.
             return agent.last_exit.is_some() && agent.rest != Rest::Ready || agent.rest == Rest::Finished;
         };
-        let declares = run
-            .version
-            .as_ref()
-            .is_some_and(|version| matches!(version.manifest.heartbeat, Heartbeat::Every(_)));
         match run.state {
-            RunState::Running => run.beaten || !declares && now.since(run.started.mono) >= IDLE_MS,
-            RunState::Isolated { .. } | RunState::Stuck => true,
+            RunState::Running => {
+                run.beaten || !declares_heartbeat(run) && now.since(run.started.mono) >= IDLE_MS
+            }
+            RunState::Isolated { .. } | RunState::Stuck(_) => true,
             RunState::Starting | RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) => false,
         }
     }
@@ -190,16 +197,38 @@ impl State {
         if !self.setup.until_idle || self.course != Course::Working {
             return None;
         }
-        let started = self.runs.values().map(|run| run.started.mono);
-        started.chain([self.last_submission]).max().map(|last| last.plus(IDLE_MS))
+        // Only what becomes true by time alone, and has not yet: all else arrives as an event.
+        let young = self.runs.values().filter(|run| {
+            run.task.is_none() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
+        });
+        let since = young.map(|run| run.started.mono).chain(self.quiet_since);
+        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped)
+    }
+
+    fn is_stuck(&self, run: &RunId) -> bool {
+        self.runs.get(run).is_none_or(|run| matches!(run.state, RunState::Stuck(_)))
+    }
+
+    /// True if nothing waits to be written, nor for a look at the outcomes of an owner that is gone.
+    fn is_recorded(&self) -> bool {
+        let looked_for = |task: &Task| match &task.stage {
+            Stage::Held(claim) => claim.fate.is_some(),
+            Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => false,
+        };
+        self.broken.is_some() || self.tickets.is_empty() && !self.tasks.values().any(looked_for)
     }
 
     pub(super) fn end_if_over(&mut self, out: &mut Out) {
         let draining = matches!(self.course, Course::Draining { .. });
-        let settled = self.tickets.is_empty() || self.broken.is_some();
-        if draining && self.runs.is_empty() && settled {
+        // What does not die was reported; waiting for it would keep the machine up for ever.
+        let gone = self.runs.values().all(|run| matches!(run.state, RunState::Stuck(_)));
+        if draining && gone && self.is_recorded() {
             self.course = Course::Over;
             out.push(Effect::Exit);
         }
     }
+}
+
+fn declares_heartbeat(run: &Run) -> bool {
+    run.version.as_ref().is_some_and(|version| matches!(version.manifest.heartbeat, Heartbeat::Every(_)))
 }

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::{HEARTBEAT_MS_DEFAULT, Heartbeat, Manifest};
-use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::time::{Mono, Now, show_duration};
 
-use super::state::{Cause, Claim, Liveness, Owner, RunState, State};
+use super::state::{Cause, Claim, Lapse, Liveness, Owner, RunState, State};
 use super::{Effect, Out};
 
 /// Two missed intervals isolate.
@@ -21,6 +21,15 @@ const MISSES: u64 = 2;
 const LOOKS_AN_INTERVAL: u64 = 4;
 const PACE_MS_MIN: u64 = 50;
 const PACE_MS_MAX: u64 = 30_000;
+
+impl Lapse {
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Silent { ms } => format!("no sign of life for {}", show_duration(*ms)),
+            Self::Lock(task) => format!("it let its lock of task {task} expire"),
+        }
+    }
+}
 
 /// How the signs of life of a new service run are judged.
 pub(super) fn at_start(manifest: &Manifest, now: Mono) -> Liveness {
@@ -52,20 +61,38 @@ impl State {
     /// A heartbeat (`beat`) or output was seen.
     pub(super) fn sign_of_life(&mut self, now: Now, id: &RunId, beat: bool, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        let silence = run.version.as_ref().and_then(|version| version.manifest.silence_ms);
+        if !beat && silence.is_none() {
+            return;
+        }
         run.beaten |= beat;
+        if let (Liveness::Unarmed { .. }, true) = (run.liveness, beat) {
+            // The watchdog may have to look more often from now on.
+            out.push(Effect::Watch);
+        }
         run.liveness = match run.liveness {
             Liveness::Off => Liveness::Off,
-            // Output arms nothing: only the manifest's `silence` makes it count, and that is armed from the start.
-            Liveness::Unarmed { interval } if !beat => Liveness::Unarmed { interval },
             Liveness::Unarmed { interval } | Liveness::Armed { interval, .. } => {
                 Liveness::Armed { interval, last: now.mono }
             }
         };
+        self.reinstate(id, out);
+    }
+
+    fn reinstate(&mut self, id: &RunId, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
         if let RunState::Isolated { .. } = run.state {
             run.state = RunState::Running;
             let agent = run.agent.clone();
             out.push(Effect::Note(Fact::Reinstated { agent: agent.clone(), run: id.clone() }));
             self.touch(&agent);
+        }
+    }
+
+    /// The owner of a task renewed its lock: had it been isolated for letting it grow old, it is back.
+    pub(super) fn lock_renewed(&mut self, id: &RunId, task: &TaskId, out: &mut Out) {
+        if self.runs.get(id).is_some_and(|run| run.lapse.as_ref() == Some(&Lapse::Lock(task.clone()))) {
+            self.reinstate(id, out);
         }
     }
 
@@ -92,13 +119,13 @@ impl State {
                     | RunState::Stopping { .. }
                     | RunState::Killing
                     | RunState::Ending(_)
-                    | RunState::Stuck,
+                    | RunState::Stuck(_),
                     _,
                 ) => {}
             }
         }
         for (id, silence) in silent {
-            self.isolate(now, &id, &format!("no sign of life for {}", show_duration(silence)), out);
+            self.isolate(now, &id, Lapse::Silent { ms: silence }, out);
         }
         for id in over {
             self.kill(&id, Some(Cause::Silent), out);
@@ -106,10 +133,12 @@ impl State {
     }
 
     /// Withholds a run: it may come back, and nobody gets what it holds.
-    pub(super) fn isolate(&mut self, now: Now, id: &RunId, why: &str, out: &mut Out) {
+    pub(super) fn isolate(&mut self, now: Now, id: &RunId, lapse: Lapse, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
         let grace = run.version.as_ref().map_or(0, |version| version.manifest.grace_ms());
         run.state = RunState::Isolated { until: now.mono.plus(grace) };
+        let why = lapse.words();
+        run.lapse = Some(lapse);
         let agent = run.agent.clone();
         self.touch(&agent);
         out.push(Effect::Examine(id.clone()));
@@ -119,12 +148,7 @@ impl State {
     /// The evidence has been collected: it is recorded before anything is done to the run.
     pub(super) fn evidence_seen(&mut self, id: &RunId, evidence: Value, out: &mut Out) {
         let Some(run) = self.runs.get(id) else { return };
-        let why = match run.liveness {
-            Liveness::Armed { interval, .. } => {
-                format!("two intervals of {} missed", show_duration(interval))
-            }
-            Liveness::Off | Liveness::Unarmed { .. } => "it let a lock grow old".into(),
-        };
+        let why = run.lapse.as_ref().map(Lapse::words).unwrap_or_default();
         out.push(Effect::Note(Fact::Isolated { agent: run.agent.clone(), run: id.clone(), why, evidence }));
     }
 
@@ -152,7 +176,7 @@ impl State {
                     Some(version),
                     RunState::Running | RunState::Isolated { .. } | RunState::Stopping { .. },
                 ) => &version.manifest,
-                (_, RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck)
+                (_, RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_))
                 | (None, _) => {
                     continue;
                 }
@@ -180,7 +204,7 @@ impl State {
 
     /// The tasks whose locks age: renewing one is a change of its file.
     #[must_use]
-    pub fn watched_locks(&self) -> Vec<crate::protocol::name::TaskId> {
+    pub fn watched_locks(&self) -> Vec<TaskId> {
         self.aging.iter().cloned().collect()
     }
 

@@ -10,6 +10,7 @@ pub mod memory;
 
 mod agents;
 mod claims;
+mod conclusion;
 mod control;
 mod liveness;
 mod runs;
@@ -30,6 +31,8 @@ impl State {
     /// Takes one event at the time `now` and decides what is to be done, in order.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
+        self.stepped = now.mono;
+        self.quiet_since.get_or_insert(now.mono);
         self.handle(now, event, &mut out);
         self.advance(now, &mut out);
         out
@@ -60,10 +63,10 @@ impl State {
             Event::EvidenceSeen(run, evidence) => self.evidence_seen(&run, evidence, out),
             Event::Beat(run) => self.sign_of_life(now, &run, true, out),
             Event::Printed(run) => self.sign_of_life(now, &run, false, out),
-            Event::Renewed(task) => self.renewed(now, &task),
+            Event::Renewed(task) => self.renewed(now, &task, out),
             Event::Round(canary_alive) => self.round(now, canary_alive, out),
             Event::Memory(run, bytes) => self.memory_measured(&run, bytes, out),
-            Event::Stored(ticket) => self.stored(ticket, out),
+            Event::Stored(ticket) => self.stored(now, ticket, out),
             Event::NotStored(ticket, why) => self.not_stored(now, ticket, &why, out),
             Event::StoreBroken(why) => self.store_broken(why, out),
             Event::MemoryQueue { empty } => self.memory_queue_empty = empty,
@@ -75,6 +78,7 @@ impl State {
     /// Does what is due at `now`.
     fn advance(&mut self, now: Now, out: &mut Out) {
         self.settle_due(now, out);
+        self.rests_over(now);
         self.run_deadlines(now, out);
         self.tasks_due(now, out);
         self.start_due(now, out);

@@ -5,8 +5,9 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::time::{Mono, Now, show_duration};
 
-use super::agents::{HEALTHY_MS, QUIET_MS};
-use super::state::{Cause, Conclusion, Liveness, Rest, Run, RunState, State};
+use super::agents::HEALTHY_MS;
+use super::conclusion::concluded;
+use super::state::{Cause, Conclusion, Liveness, Owner, Run, RunState, State};
 use super::{Effect, Out};
 
 /// What a survivor of an earlier supervisor gets, whose manifest we may not know.
@@ -23,6 +24,7 @@ impl Cause {
                 why.clone()
             }
             Self::Drained => "the supervisor ends".into(),
+            Self::Busy => "its file was being written".into(),
             Self::Silent => "it stayed silent after it was isolated".into(),
             Self::Survivor => "an earlier supervisor had started it".into(),
         }
@@ -51,6 +53,7 @@ impl State {
             state: RunState::Stopping { kill_at },
             cause: Cause::Survivor,
             liveness: Liveness::Off,
+            lapse: None,
             beaten: false,
             timeout_at: None,
             task: None,
@@ -70,11 +73,13 @@ impl State {
             | RunState::Stopping { .. }
             | RunState::Killing
             | RunState::Ending(_)
-            | RunState::Stuck => {}
+            | RunState::Stuck(_) => {}
         }
         let (agent, task) = (run.agent.clone(), run.task.clone());
         if let Some(task) = &task {
             self.name_owner(task, id, &process, out);
+            // Of a handler only starts that fail count, and this one did not.
+            self.agent_mut(now, &agent).failures = 0;
         }
         self.touch(&agent);
         out.push(Effect::Note(Fact::Started { agent, run: id.clone(), process, task }));
@@ -91,17 +96,13 @@ impl State {
         }));
         // A stop that arrived meanwhile keeps its own cause.
         if run.cause == Cause::Own {
-            run.cause = Cause::NotStarted(error.into());
+            run.cause = if busy { Cause::Busy } else { Cause::NotStarted(error.into()) };
         }
-        self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        if !busy {
+            self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        }
         let returned = Conclusion::Returned { why: format!("{name} could not be started: {error}") };
         self.run_is_gone(now, id, Ending::Unseen, Some(&returned), out);
-        if busy && let Some(agent) = self.agents.get_mut(&name) {
-            // Somebody writes the file: no failure of the agent. It is tried again once it is quiet.
-            agent.failures = 0;
-            let until = now.mono.plus(QUIET_MS);
-            agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
-        }
     }
 
     /// The lock or payload of a handler's run could not be laid out: no process was made.
@@ -111,12 +112,11 @@ impl State {
         out.push(Effect::Note(Fact::StartFailed { agent: run.agent.clone(), run: id.clone(), error }));
         out.push(Effect::CloseRun(id.clone(), run.agent.clone()));
         for task in &run.holds {
-            self.hand_back(task, out);
+            self.hand_back(task, id, out);
         }
-        let agent = self.agent_mut(now, &run.agent);
-        agent.runs.retain(|other| other != id);
-        let until = now.mono.plus(QUIET_MS);
-        agent.rest = Rest::Backoff { until, next: now.wall_at(until) };
+        self.agent_mut(now, &run.agent).runs.retain(|other| other != id);
+        self.pause(now, &run.agent);
+        self.forget_if_gone(&run.agent, out);
     }
 
     /// Tells a run to end: its stop signal, and after its grace its whole tree is killed.
@@ -142,7 +142,7 @@ impl State {
     pub(super) fn kill(&mut self, id: &RunId, cause: Option<Cause>, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
         match run.state {
-            RunState::Killing | RunState::Ending(_) | RunState::Stuck => return,
+            RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => return,
             RunState::Starting
             | RunState::Running
             | RunState::Isolated { .. }
@@ -167,13 +167,22 @@ impl State {
             self.outside_owner_gone(id, out);
             return;
         };
-        let killing = run.state == RunState::Killing;
-        run.state = RunState::Ending(ending);
+        // Where its tree is being killed already, that goes on by itself; and what a process of our own leaves
+        // behind is killed unasked. What an earlier supervisor started is not.
+        let (state, ask) = match run.state {
+            RunState::Killing => (RunState::Ending(ending), false),
+            RunState::Stuck(_) => (RunState::Stuck(ending), false),
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Ending(_) => (RunState::Ending(ending), run.cause == Cause::Survivor),
+        };
+        run.state = state;
         let lived_ms = now.mono.since(run.started.mono);
         let (name, why) = (run.agent.clone(), run.cause.words());
         out.push(Effect::Note(Fact::Exited { agent: name.clone(), run: id.clone(), ending, lived_ms, why }));
-        if !killing {
-            // What it left behind goes too, before anything else is started in its place.
+        if ask {
             out.push(Effect::KillTree(id.clone()));
         }
         out.push(Effect::Watch);
@@ -187,13 +196,12 @@ impl State {
     pub(super) fn tree_gone(&mut self, now: Now, id: &RunId, killed: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get(id) else { return };
         let ending = match run.state {
-            RunState::Ending(ending) => ending,
+            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
             RunState::Starting
             | RunState::Running
             | RunState::Isolated { .. }
             | RunState::Stopping { .. }
-            | RunState::Killing
-            | RunState::Stuck => Ending::Unseen,
+            | RunState::Killing => Ending::Unseen,
         };
         if !killed.is_empty() {
             let (agent, run) = (run.agent.clone(), id.clone());
@@ -204,7 +212,14 @@ impl State {
 
     pub(super) fn tree_stuck(&mut self, id: &RunId, left: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        run.state = RunState::Stuck;
+        run.state = RunState::Stuck(match run.state {
+            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
+            RunState::Starting
+            | RunState::Running
+            | RunState::Isolated { .. }
+            | RunState::Stopping { .. }
+            | RunState::Killing => Ending::Unseen,
+        });
         let agent = run.agent.clone();
         let text =
             format!("processes of {agent} do not die: {}; what it holds stays withheld", left.join(", "));
@@ -234,12 +249,13 @@ impl State {
                 (None, true) => concluded(&run, ending),
                 (None, false) => Conclusion::Returned { why: format!("its owner is gone: {ending}") },
             };
-            self.owner_gone(task, fate, out);
+            self.owner_gone(task, &Owner::Run(id.clone()), fate, out);
         }
         match run.task {
             None => self.service_ended(now, &name, &run, ending, out),
             Some(_) => match run.cause {
                 Cause::NotStarted(_) => self.failed(now, &name, out),
+                Cause::Busy => self.pause(now, &name),
                 Cause::Own
                 | Cause::Replaced
                 | Cause::Restarted
@@ -274,7 +290,7 @@ impl State {
                 | RunState::Stopping { .. }
                 | RunState::Killing
                 | RunState::Ending(_)
-                | RunState::Stuck => {}
+                | RunState::Stuck(_) => {}
             }
         }
         for id in kills {
@@ -302,40 +318,8 @@ impl State {
                 let healthy = failed.then(|| run.started.mono.plus(HEALTHY_MS));
                 [run.timeout_at, healthy].into_iter().flatten().min()
             }
-            RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck => None,
+            RunState::Starting | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => None,
         };
         self.runs.values().filter_map(deadline).min()
-    }
-}
-
-/// What the end of a handler's process says of the task it was started for.
-fn concluded(run: &Run, ending: Ending) -> Conclusion {
-    use crate::protocol::process::Meaning;
-    match (&run.cause, ending.meaning()) {
-        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
-        (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string() },
-        (Cause::Own, Meaning::Permanent) => Conclusion::Failed { error: ending.to_string(), permanent: true },
-        (Cause::Own, Meaning::Failed) => match ending {
-            Ending::Code(_) | Ending::Signal(_) => {
-                Conclusion::Failed { error: ending.to_string(), permanent: false }
-            }
-            Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
-        },
-        // A handler that was told to stop and finished its task all the same did finish it.
-        (Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted, Meaning::Done) => {
-            Conclusion::Done
-        }
-        (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
-            Conclusion::Failed { error: run.cause.words(), permanent: false }
-        }
-        (
-            Cause::Drained
-            | Cause::Unwanted(_)
-            | Cause::Replaced
-            | Cause::Restarted
-            | Cause::Survivor
-            | Cause::NotStarted(_),
-            _,
-        ) => Conclusion::Returned { why: run.cause.words() },
     }
 }

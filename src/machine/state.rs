@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::status::Refusal;
+use crate::protocol::task::Lock;
 use crate::protocol::time::{Mono, Now, Wall};
 
 use super::event::Version;
@@ -107,6 +108,8 @@ pub(super) enum Cause {
     Survivor,
     /// Its process could not be made.
     NotStarted(String),
+    /// Its process could not be made, since somebody was writing its file.
+    Busy,
 }
 
 /// Where a run is. Every run passes: starting → running → ending, with detours.
@@ -124,11 +127,16 @@ pub(super) enum Cause {
 pub(super) enum RunState {
     Starting,
     Running,
-    Isolated { until: Mono },
-    Stopping { kill_at: Mono },
+    Isolated {
+        until: Mono,
+    },
+    Stopping {
+        kill_at: Mono,
+    },
     Killing,
     Ending(Ending),
-    Stuck,
+    /// How its root ended, if it did.
+    Stuck(Ending),
 }
 
 /// How signs of life are judged.
@@ -142,6 +150,15 @@ pub(super) enum Liveness {
     Armed { interval: u64, last: Mono },
 }
 
+/// Why a run is isolated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// No sign of life for so long.
+    Silent { ms: u64 },
+    /// It let its lock of this task grow old.
+    Lock(TaskId),
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub agent: AgentName,
@@ -151,6 +168,8 @@ pub(super) struct Run {
     pub state: RunState,
     pub cause: Cause,
     pub liveness: Liveness,
+    /// Why it was isolated last.
+    pub lapse: Option<Lapse>,
     pub beaten: bool,
     /// When a handler's time is up.
     pub timeout_at: Option<Mono>,
@@ -165,7 +184,7 @@ impl Run {
     pub(super) fn is_active(&self) -> bool {
         match self.state {
             RunState::Starting | RunState::Running | RunState::Isolated { .. } => true,
-            RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) | RunState::Stuck => false,
+            RunState::Stopping { .. } | RunState::Killing | RunState::Ending(_) | RunState::Stuck(_) => false,
         }
     }
 }
@@ -207,8 +226,9 @@ pub(super) struct Claim {
 /// Where a task is. While its record is being written it is `Pending` and nothing else is done to it.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
-    /// Its record is being made durable.
-    Pending { then: Then, decided: Option<Box<Claim>> },
+    /// Its record is being made durable: what is written, under which ticket, and what follows. A lock with
+    /// the token that it will have, seen meanwhile, is judged after that.
+    Pending { ticket: u64, writing: Writing, then: Then, seen: Option<Box<Lock>> },
     /// It may be claimed.
     Ready,
     /// It waits for another try.
@@ -217,6 +237,29 @@ pub(super) enum Stage {
     Obscured { until: Mono },
     /// A run holds it.
     Held(Box<Claim>),
+}
+
+/// What is being made durable.
+#[derive(Debug, Clone)]
+pub(super) enum Writing {
+    /// That it is admitted at all.
+    Admission,
+    /// That its wait is over, or that a lock which holds nothing is removed.
+    Readiness,
+    /// That it ended well, with its output.
+    Success(Box<Claim>),
+    /// Any other end of a claim.
+    Setback(Box<Claim>),
+}
+
+impl Writing {
+    /// The claim that it ends.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Success(claim) | Self::Setback(claim) => Some(claim),
+            Self::Admission | Self::Readiness => None,
+        }
+    }
 }
 
 /// What follows once a record is durable.
@@ -262,7 +305,10 @@ pub struct State {
     pub(super) course: Course,
     pub(super) broken: Option<String>,
     pub(super) memory_queue_empty: bool,
-    pub(super) last_submission: Mono,
+    /// Since when nothing was submitted: at first, since the first step.
+    pub(super) quiet_since: Option<Mono>,
+    /// When the machine was last stepped: what is due by then was done.
+    pub(super) stepped: Mono,
     /// Which agents' status changed since it was last asked.
     pub(super) changed: BTreeSet<AgentName>,
     /// Where the next round of dispatch begins, so that no handler starves another.
@@ -292,7 +338,8 @@ impl State {
             course: Course::Working,
             broken: None,
             memory_queue_empty: false,
-            last_submission: Mono(0),
+            quiet_since: None,
+            stepped: Mono(0),
             changed: BTreeSet::new(),
             dispatched_last: None,
             setup,

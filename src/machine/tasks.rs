@@ -12,7 +12,7 @@ use crate::protocol::time::{Mono, Now};
 
 use super::effect::Grant;
 use super::event::{Accepted, Found, Submission};
-use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Task, Then};
+use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Task, Then, Writing};
 use super::{Effect, Out};
 
 /// How many fencing tokens are reserved on disk at a time.
@@ -43,11 +43,16 @@ impl State {
     }
 
     pub(super) fn submitted(&mut self, now: Now, new: Submission, out: &mut Out) {
-        self.last_submission = now.mono;
-        if self.broken.is_some() {
+        self.quiet_since = Some(now.mono);
+        if !self.takes_work() {
+            // It stays where it is, for the next supervisor.
             return;
         }
         if let Some(known) = self.tasks.get(&new.id) {
+            if let Stage::Pending { writing: Writing::Admission, .. } = known.stage {
+                // This very file is being admitted: until that is durable it is all there is of the task.
+                return;
+            }
             // The same nonce: a crash came between admitting it and removing the submission.
             let duplicate = (known.nonce != new.nonce)
                 .then(|| Fact::Duplicate { task: new.id.clone(), of: "open".into() });
@@ -70,7 +75,7 @@ impl State {
         };
         let ticket = self.fresh_ticket(&new.id);
         out.push(Effect::Admit { ticket, task: new.id.clone(), token, fact });
-        let stage = Stage::Pending { then: Then::Ready, decided: None };
+        let stage = Stage::Pending { ticket, writing: Writing::Admission, then: Then::Ready, seen: None };
         let task = Task { kind: new.kind, nonce: new.nonce, token, failures: 0, deferrals: 0, stage };
         self.tasks.insert(new.id, task);
     }
@@ -97,16 +102,17 @@ impl State {
                 renewed: now.mono,
                 fate: None,
             };
-            let conclusion = match super::claims::conclusion_of(&outcome) {
+            let conclusion = match super::conclusion::conclusion_of(&outcome) {
                 Conclusion::Failed { error, .. } => Conclusion::Failed { error, permanent: dead },
                 other @ (Conclusion::Done | Conclusion::Later { .. } | Conclusion::Returned { .. }) => other,
             };
             self.tasks.insert(found.id.clone(), task);
-            self.conclude(now, &found.id, claim, &conclusion, super::claims::Told::Already, out);
+            self.conclude(now, &found.id, claim, &conclusion, super::conclusion::Told::Already, out);
             return;
         }
         match (found.phase, found.not_before) {
-            (Phase::Waiting, Some(at)) => {
+            (Phase::Waiting, at) => {
+                let at = at.unwrap_or(now.wall);
                 let wait = u64::try_from(at.0.saturating_sub(now.wall.0))
                     .unwrap_or(0)
                     .min(super::claims::WAIT_MS_MAX);
@@ -115,7 +121,7 @@ impl State {
                 self.waiting.insert((until, found.id.clone()));
                 self.tasks.insert(found.id, task);
             }
-            (Phase::New | Phase::Ready | Phase::Waiting | Phase::Done | Phase::Dead, _) => {
+            (Phase::New | Phase::Ready | Phase::Done | Phase::Dead, _) => {
                 self.tasks.insert(found.id.clone(), task);
                 self.make_ready(&found.id, out);
             }
@@ -123,12 +129,21 @@ impl State {
     }
 
     /// The record is durable: the task goes where its record says.
-    pub(super) fn stored(&mut self, ticket: u64, out: &mut Out) {
+    pub(super) fn stored(&mut self, now: Now, ticket: u64, out: &mut Out) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let Stage::Pending { then, .. } = &task.stage else { return };
+        let Stage::Pending { ticket: awaited, then, seen, .. } = &mut task.stage else { return };
+        if *awaited != ticket {
+            return;
+        }
+        let seen = seen.take();
         match then.clone() {
-            Then::Ready => self.make_ready(&id, out),
+            Then::Ready => {
+                self.make_ready(&id, out);
+                if let Some(lock) = seen {
+                    self.lock_seen(now, &id, Ok(*lock), out);
+                }
+            }
             Then::Waiting(until) => {
                 task.stage = Stage::Waiting { until };
                 self.waiting.insert((until, id));
@@ -139,18 +154,33 @@ impl State {
         }
     }
 
-    /// What was to be written could not be, for a reason of its own: the owner's output was no output.
+    /// What was to be written could not be, for a reason of its own.
     pub(super) fn not_stored(&mut self, now: Now, ticket: u64, why: &str, out: &mut Out) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         if self.broken.is_some() {
             return;
         }
-        let Some(task) = self.tasks.get_mut(&id) else { return };
-        let Stage::Pending { decided, .. } = &mut task.stage else { return };
-        if let Some(claim) = decided.take() {
-            let error = format!("its output was refused: {why}");
-            let failed = Conclusion::Failed { error, permanent: false };
-            self.conclude(now, &id, *claim, &failed, super::claims::Told::Now, out);
+        let Some(Stage::Pending { ticket: awaited, writing, .. }) =
+            self.tasks.get(&id).map(|task| &task.stage)
+        else {
+            return;
+        };
+        if *awaited != ticket {
+            return;
+        }
+        match writing.clone() {
+            // The owner's output was no output.
+            Writing::Success(claim) => {
+                let error = format!("its output was refused: {why}");
+                let failed = Conclusion::Failed { error, permanent: false };
+                self.conclude(now, &id, *claim, &failed, super::conclusion::Told::Now, out);
+            }
+            // It is still a submission, or none any more: the next look tells.
+            Writing::Admission => {
+                self.tasks.remove(&id);
+            }
+            // Tried again and again it might fail for ever: a person has to look at it.
+            Writing::Readiness | Writing::Setback(_) => self.task_lost(&id, why, out),
         }
     }
 
@@ -158,13 +188,14 @@ impl State {
     pub(super) fn task_lost(&mut self, id: &TaskId, reason: &str, out: &mut Out) {
         self.take_from_ready(id, out);
         let Some(task) = self.tasks.remove(id) else { return };
-        if let Stage::Waiting { until } = task.stage {
-            self.waiting.remove(&(until, id.clone()));
+        match task.stage {
+            Stage::Waiting { until } => {
+                self.waiting.remove(&(until, id.clone()));
+            }
+            Stage::Held(claim) => self.let_go(id, &claim, out),
+            Stage::Pending { .. } | Stage::Ready | Stage::Obscured { .. } => {}
         }
         self.aging.remove(id);
-        for run in self.runs.values_mut() {
-            run.holds.remove(id);
-        }
         out.push(Effect::Note(Fact::Rejected {
             what: "task".into(),
             name: id.to_string(),
@@ -174,9 +205,10 @@ impl State {
     }
 
     /// The task goes back untouched: no process was made for it.
-    pub(super) fn hand_back(&mut self, id: &TaskId, out: &mut Out) {
+    pub(super) fn hand_back(&mut self, id: &TaskId, run: &RunId, out: &mut Out) {
         if let Some(task) = self.tasks.get(id)
-            && matches!(task.stage, Stage::Held(_))
+            && let Stage::Held(claim) = &task.stage
+            && claim.owner == Owner::Run(run.clone())
         {
             self.make_ready(id, out);
         }
@@ -186,8 +218,14 @@ impl State {
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {
         match self.tasks.get(id).map(|task| &task.stage) {
-            Some(Stage::Held(_) | Stage::Pending { .. }) => false,
-            Some(Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. }) | None => true,
+            Some(Stage::Held(_) | Stage::Pending { then: Then::Waiting(_) | Then::Gone, .. }) => false,
+            Some(
+                Stage::Ready
+                | Stage::Waiting { .. }
+                | Stage::Obscured { .. }
+                | Stage::Pending { then: Then::Ready, .. },
+            )
+            | None => true,
         }
     }
 
@@ -201,17 +239,20 @@ impl State {
 
     pub(super) fn take_from_ready(&mut self, id: &TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else { return };
-        if let Some(ready) = self.ready.get_mut(&task.kind) {
-            ready.remove(&(task.token, id.clone()));
-            if ready.is_empty() {
-                self.ready.remove(&task.kind);
-            }
+        let Some(ready) = self.ready.get_mut(&task.kind) else { return };
+        if ready.remove(&(task.token, id.clone())) {
+            out.push(Effect::ShowReady(task.kind.clone()));
         }
-        out.push(Effect::ShowReady(task.kind.clone()));
+        if ready.is_empty() {
+            self.ready.remove(&task.kind);
+        }
     }
 
     /// Lets tasks go on whose wait is over, and locks that grew old.
     pub(super) fn tasks_due(&mut self, now: Now, out: &mut Out) {
+        if !self.takes_work() {
+            return;
+        }
         while let Some((until, id)) = self.waiting.first().cloned()
             && until <= now.mono
         {
@@ -225,7 +266,7 @@ impl State {
     fn wait_is_over(&mut self, id: &TaskId, out: &mut Out) {
         let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
-        task.stage = Stage::Pending { then: Then::Ready, decided: None };
+        task.stage = Stage::Pending { ticket, writing: Writing::Readiness, then: Then::Ready, seen: None };
         let change = super::effect::RecordChange {
             task: id.clone(),
             token: task.token,
@@ -242,18 +283,22 @@ impl State {
         out.push(Effect::Record(ticket, Box::new(change)));
     }
 
+    /// True while something new may be begun: afterwards records stay as they are, for the next supervisor.
+    fn takes_work(&self) -> bool {
+        self.broken.is_none() && self.course == Course::Working
+    }
+
     pub(super) fn next_task_deadline(&self) -> Option<Mono> {
+        if !self.takes_work() {
+            return None;
+        }
         let waiting = self.waiting.first().map(|(until, _)| *until);
         waiting.into_iter().chain(self.next_lock_deadline()).min()
     }
 
     /// Gives ready tasks to handlers, one each in turn, as long as there is room.
     pub(super) fn dispatch(&mut self, now: Now, out: &mut Out) {
-        if self.ready.is_empty()
-            || self.broken.is_some()
-            || self.halt.is_some()
-            || self.course != Course::Working
-        {
+        if self.ready.is_empty() || self.halt.is_some() || !self.takes_work() {
             return;
         }
         let mut room = self
@@ -261,7 +306,7 @@ impl State {
             .tasks_at_once
             .saturating_sub(self.runs.values().filter(|run| run.task.is_some()).count());
         while room > 0 {
-            let Some((agent, task)) = self.next_match(now) else { return };
+            let Some((agent, task)) = self.next_match() else { return };
             self.dispatched_last = Some(agent.clone());
             self.grant(now, &agent, &task, out);
             room -= 1;
@@ -269,7 +314,7 @@ impl State {
     }
 
     /// The next handler in turn that has room and a ready task.
-    fn next_match(&self, now: Now) -> Option<(AgentName, TaskId)> {
+    fn next_match(&self) -> Option<(AgentName, TaskId)> {
         let start = self.dispatched_last.as_ref();
         let after = self.agents.range::<AgentName, _>((
             start.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
@@ -278,12 +323,7 @@ impl State {
         after.chain(self.agents.iter()).find_map(|(name, agent)| {
             let version = agent.accepted.as_ref()?;
             let manifest = &version.manifest;
-            let resting = match agent.rest {
-                super::state::Rest::Backoff { until, .. } => until > now.mono,
-                super::state::Rest::Ready | super::state::Rest::Finished | super::state::Rest::Over(_) => {
-                    false
-                }
-            };
+            let resting = matches!(agent.rest, super::state::Rest::Backoff { .. });
             let full = agent.runs.len() >= manifest.concurrency as usize;
             if !manifest.is_handler() || resting || full || self.unwanted(name).is_some() {
                 return None;
@@ -374,18 +414,19 @@ impl State {
         match &task.stage {
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) => {
-                    self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck))
+                    self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck(_)))
                 }
                 Owner::Outside(_) | Owner::Unprovable => false,
             },
-            Stage::Pending { .. } => true,
+            // What cannot be written any more is nobody's.
+            Stage::Pending { .. } => self.broken.is_none(),
             Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => {
                 let handler = self.agents.iter().any(|(name, agent)| {
                     let handles =
                         agent.accepted.as_ref().is_some_and(|v| v.manifest.handles.contains(&task.kind));
                     handles && self.unwanted(name).is_none()
                 });
-                handler || self.claimed_kinds.contains(&task.kind)
+                self.broken.is_none() && (handler || self.claimed_kinds.contains(&task.kind))
             }
         }
     }

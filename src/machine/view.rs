@@ -5,7 +5,7 @@ use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
 use crate::protocol::time::{Wall, show_duration};
 
-use super::state::{Agent, Course, Liveness, Rest, Run, RunState, State};
+use super::state::{Agent, Course, Lapse, Liveness, Rest, Run, RunState, State};
 
 /// The whole, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl State {
 
 fn urgency(state: &RunState) -> u8 {
     match state {
-        RunState::Stuck => 6,
+        RunState::Stuck(_) => 6,
         RunState::Isolated { .. } => 5,
         RunState::Killing => 4,
         RunState::Stopping { .. } => 3,
@@ -129,16 +129,16 @@ fn standing_of(run: &Run) -> (Standing, String) {
             Some(task) => (Standing::Running, format!("works on task {task}")),
             None => (Standing::Running, "up".into()),
         },
-        RunState::Isolated { .. } => (
-            Standing::Isolated,
-            "it missed two heartbeats: its tasks are withheld until it beats again or its grace is over"
-                .into(),
-        ),
+        RunState::Isolated { .. } => {
+            let why = run.lapse.as_ref().map(Lapse::words).unwrap_or_default();
+            let then = "its tasks are withheld until it shows signs of life or its grace is over";
+            (Standing::Isolated, format!("{why}: {then}"))
+        }
         RunState::Stopping { .. } | RunState::Killing => (Standing::Stopping, run.cause.words()),
         RunState::Ending(ending) => {
             (Standing::Stopping, format!("{ending}; what it left behind is being cleared"))
         }
-        RunState::Stuck => (Standing::Stopping, "unkillable: processes of it do not die".into()),
+        RunState::Stuck(_) => (Standing::Stopping, "unkillable: processes of it do not die".into()),
     }
 }
 

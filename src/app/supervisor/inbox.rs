@@ -182,16 +182,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             });
             for agent in agents.iter().filter(|entry| entry.is_dir) {
                 let dir = dir.join(&agent.name);
-                let mut found = BTreeSet::new();
-                // One turn's worth is read now; listing again finds the rest.
-                let files = self.files(true, &dir, &mut found);
-                if !found.is_empty() {
-                    self.to_look_at.places.insert(Place::Outcomes);
+                match self.store.list(&dir, LISTED_MAX) {
+                    Ok(found) => {
+                        self.to_look_at.outcomes.extend(found.into_iter().map(|e| dir.join(e.name)));
+                    }
+                    Err(error) => log::error!("{}: {error}", dir.display()),
                 }
-                self.to_look_at.outcomes.extend(files);
             }
         }
-        for path in std::mem::take(&mut self.to_look_at.outcomes) {
+        for _ in 0..READ_MAX {
+            let Some(path) = self.to_look_at.outcomes.pop_first() else { break };
             let agent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
             let Some(agent) = agent else { continue };
             if path.parent().and_then(Path::parent) != Some(self.options.layout.outcomes().as_path()) {
@@ -271,7 +271,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(error) => return unreadable(error).map_or(Reading::Nothing, Reading::Bad),
         };
         match record::decode(&blob.bytes) {
-            Ok(record) => Reading::Whole(record),
+            Ok(record) => {
+                self.second_looks.remove(path);
+                Reading::Whole(record)
+            }
             Err(RecordError::Incomplete(why)) => {
                 let first = *self.second_looks.entry(path.into()).or_insert(now.mono);
                 if first.plus(SECOND_LOOK_MS) <= now.mono {

@@ -24,11 +24,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Looks at everything that was pointed at.
     pub(super) fn look(&mut self, now: Now) {
         let due = |first: &Mono| first.plus(SECOND_LOOK_MS) <= now.mono;
-        if self.second_looks.values().any(due) {
-            self.to_look_at.places.insert(Place::NewTasks);
-            self.to_look_at.places.insert(Place::Outcomes);
-            self.to_look_at.places.insert(Place::Requests);
-        }
+        self.point_at_second_looks(due);
         if self.to_look_at.places.remove(&Place::CrewFile) {
             self.look_at_crew_file(now);
         }
@@ -42,8 +38,22 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_locks(now);
         self.look_at_outcomes(now);
         self.look_at_new_tasks(now);
-        // Whatever had its second look, or is gone, is not waited for any more.
-        self.second_looks.retain(|_, first| first.plus(SECOND_LOOK_MS) > now.mono);
+        // Looked at or gone: one that stayed here would be due at once, again and again.
+        self.second_looks.retain(|_, first| !due(first));
+    }
+
+    /// Has the files looked at whose second look is due, and no others.
+    fn point_at_second_looks(&mut self, due: impl Fn(&Mono) -> bool) {
+        let Self { second_looks, to_look_at, options, .. } = self;
+        let (requests, new_tasks) = (options.layout.requests(), options.layout.new_tasks());
+        for (path, _) in second_looks.iter().filter(|(_, first)| due(first)) {
+            let pointed_at = match path.parent() {
+                Some(dir) if dir == requests => &mut to_look_at.requests,
+                Some(dir) if dir == new_tasks => &mut to_look_at.new_tasks,
+                Some(_) | None => &mut to_look_at.outcomes,
+            };
+            pointed_at.insert(path.clone());
+        }
     }
 
     /// What an operator switched: HALT, and which agents are stopped.

@@ -1,10 +1,10 @@
 //! The supervisor's loop: collect what happened, let the machine decide, perform what it decided.
 //!
 //! One thread owns everything here. Helper threads send [`Message`]s into one queue; each turn takes
-//! a bounded number of them, looks at what they point to ([`collect`], [`look`], [`inbox`]), steps the machine, and
-//! performs its effects ([`perform`]). Nothing here waits for a disk: records go to the writer, whose
+//! a bounded number of them, looks at what they point to (`collect`, `look`, `inbox`), steps the machine, and
+//! performs its effects (`perform`). Nothing here waits for a disk: records go to the writer, whose
 //! answers come back as messages. What only people read (status, ready lists) is written at the end of
-//! the turn, once, however often it changed within it ([`publish`]).
+//! the turn, once, however often it changed within it (`publish`).
 //!
 //! [`Supervisor`] is generic over the store, the clock, the processes and the helper threads, so that a
 //! simulator can stand in for all of them.
