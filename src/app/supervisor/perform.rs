@@ -424,7 +424,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 }
 
 /// A job that puts a file aside, its reason beside it.
-pub(super) fn aside(now: Now, from: &std::path::Path, to: &std::path::Path, reason: &str, fact: Fact) -> Job {
+pub(super) fn aside(now: Now, from: &Path, to: &Path, reason: &str, fact: Fact) -> Job {
     Job {
         entries: entries(now, Some(fact)),
         then: vec![Change::Write {

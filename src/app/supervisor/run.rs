@@ -36,7 +36,7 @@ use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 /// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
 const TAIL_LEN: u64 = 1024 * 1024;
 /// How long the writer may take to flush at the end.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
 /// How long the steward may take to apply what is queued at the end.
 const STEWARD_FLUSH: Duration = Duration::from_secs(30);
 

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::*;
 use crate::edge::teststore::TestStore;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
 
 struct Watch {
