@@ -50,6 +50,8 @@ pub(super) struct Tray {
 pub(super) struct Value {
     pub(super) stored: Stored,
     pub(super) next: Stored,
+    /// The hash of `next`: a long value is not hashed twice for each update.
+    pub(super) hash: String,
 }
 
 /// What one turn does.
@@ -309,7 +311,8 @@ impl<S: Store> Steward<S> {
                 return Ok(Err(Refusal::Unusable(reason)));
             }
             let stored = self.stored(&update.key);
-            batch.values.insert(update.key.clone(), Value { next: stored.clone(), stored });
+            let hash = stored.hash();
+            batch.values.insert(update.key.clone(), Value { next: stored.clone(), stored, hash });
         }
         let Some(value) = batch.values.get_mut(&update.key) else { return Ok(Ok(())) };
         let next = match memory::apply(&value.next, update.op, update.value.as_ref()) {
@@ -325,8 +328,8 @@ impl<S: Store> Steward<S> {
             op: update.op,
             key: update.key.clone(),
             value: update.value.clone(),
-            before: value.next.hash(),
-            after: next.hash(),
+            before: std::mem::replace(&mut value.hash, next.hash()),
+            after: value.hash.clone(),
         });
         value.next = next;
         Ok(Ok(()))

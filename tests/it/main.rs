@@ -1,0 +1,24 @@
+//! The crew as a whole: the built binary, real processes, real files.
+//!
+//! Each test tells a short story with [`crew::Crew`] and ends with nothing left running. It waits for evidence (a
+//! fact in the ledger, a file, a process that is gone), never for time to pass.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test touches the world, and fails by panicking"
+)]
+
+mod badinput;
+mod claims;
+mod crew;
+mod environment;
+mod fleet;
+mod layers;
+mod lifecycle;
+mod liveness;
+mod memory;
+mod newsroom;
+mod refusals;
+mod switches;
