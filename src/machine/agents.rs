@@ -7,7 +7,7 @@ use crate::protocol::manifest::Restart;
 use crate::protocol::name::{AgentName, Name};
 use crate::protocol::process::Ending;
 use crate::protocol::status::Refusal;
-use crate::protocol::time::{Mono, Now};
+use crate::protocol::time::{Mono, Now, Wall};
 
 use super::event::Version;
 use super::state::{Agent, Cause, Course, Liveness, Pending, Rest, Run, RunState, State};
@@ -19,8 +19,9 @@ pub(super) const QUIET_MS: u64 = 2_000;
 pub(super) const HEALTHY_MS: u64 = 60_000;
 /// Failures in a row after which a person is told and the tries become rare.
 const FAILURES_TOLERATED: u32 = 5;
-/// The bounds of the wait (full jitter) after the first, second … tolerated failure.
-const BACKOFF_MS: [u64; 4] = [0, 1_000, 4_000, 16_000];
+/// The bounds of the wait (full jitter) after the first, second … end in a row. The last is for what keeps
+/// ending well; what keeps failing is tried rarely by then.
+const BACKOFF_MS: [u64; FAILURES_TOLERATED as usize] = [0, 1_000, 4_000, 16_000, 60_000];
 /// The wait after the last tolerated failure; it doubles with each further one.
 const RARE_MS: u64 = 600_000;
 const RARE_MS_MAX: u64 = 6 * 3_600_000;
@@ -39,6 +40,14 @@ impl Agent {
             last_exit: None,
             since: now.wall,
         }
+    }
+
+    /// Sets it to be tried again after `wait` milliseconds; returns when that is.
+    fn rest_for(&mut self, now: Now, wait: u64) -> Wall {
+        let until = now.mono.plus(wait);
+        let next = now.wall_at(until);
+        self.rest = Rest::Backoff { until, next };
+        next
     }
 
     pub(super) fn is_handler(&self) -> bool {
@@ -331,6 +340,7 @@ impl State {
                 agent.finished = current.map(|version| version.digest.clone());
                 out.push(Effect::Finished(name.clone(), agent.finished.clone()));
             }
+            (Cause::Own, Ending::Code(0), Restart::Always) => self.ended_well(now, name),
             (Cause::Own, ending, Restart::Never) => {
                 agent.rest = Rest::Over(format!("{ending}, and its manifest says restart = \"never\""));
             }
@@ -353,21 +363,28 @@ impl State {
         self.agent_mut(now, name).rest = Rest::Backoff { until, next: now.wall_at(until) };
     }
 
+    /// It ended well and is to be started again: no failure, but one that ends at once must not spin either.
+    fn ended_well(&mut self, now: Now, name: &AgentName) {
+        let jitter = self.rng.f64();
+        let agent = self.agent_mut(now, name);
+        agent.failures = agent.failures.saturating_add(1).min(FAILURES_TOLERATED);
+        let bound = BACKOFF_MS[(agent.failures as usize - 1).min(BACKOFF_MS.len() - 1)];
+        agent.rest_for(now, full_jitter(bound, jitter));
+    }
+
     /// Counts a failure and sets when the agent is tried next.
     pub(super) fn failed(&mut self, now: Now, name: &AgentName, out: &mut Out) {
         let jitter = self.rng.f64();
         let agent = self.agent_mut(now, name);
         agent.failures = agent.failures.saturating_add(1);
         let failures = agent.failures;
-        let tolerated = BACKOFF_MS.get(failures as usize - 1).filter(|_| failures < FAILURES_TOLERATED);
-        let wait = if let Some(bound) = tolerated {
-            full_jitter(*bound, jitter)
+        let wait = if failures < FAILURES_TOLERATED {
+            full_jitter(BACKOFF_MS[failures as usize - 1], jitter)
         } else {
             let doublings = (failures - FAILURES_TOLERATED).min(16);
             (RARE_MS << doublings).min(RARE_MS_MAX)
         };
-        let next = now.wall_at(now.mono.plus(wait));
-        agent.rest = Rest::Backoff { until: now.mono.plus(wait), next };
+        let next = agent.rest_for(now, wait);
         let last = agent.last_exit.clone().unwrap_or_default();
         out.push(Effect::Note(Fact::Failing { agent: name.clone(), failures, next }));
         if failures >= FAILURES_TOLERATED {

@@ -48,14 +48,11 @@ pub(super) fn concluded(run: &Run, ending: Ending) -> Conclusion {
             }
             Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
         },
-        // A handler that was told to stop and finished its task all the same did finish it.
-        (
-            Cause::Own | Cause::Drained | Cause::Unwanted(_) | Cause::Replaced | Cause::Restarted,
-            Meaning::Done | Meaning::NothingToDo,
-        ) => Conclusion::Done,
+        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
         (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
             Conclusion::Failed { error: run.cause.words(), permanent: false }
         }
+        // Whatever its code: many a script's trap says `exit 0`, done or not. One that knows hands in "done".
         (
             Cause::Drained
             | Cause::Unwanted(_)

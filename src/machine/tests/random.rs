@@ -12,7 +12,7 @@ use crate::protocol::request::{Ask, Request};
 const AGENTS: [&str; 4] = ["a", "b", "h", "i"];
 
 /// What happens next; numbers choose among what there is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Move {
     Offer(usize, u8),
     Gone(usize),
@@ -138,6 +138,7 @@ impl World {
     }
 
     /// The event of a move, where it fits what is.
+    #[expect(clippy::too_many_lines, reason = "one arm a move, none of which decides anything")]
     fn event(&self, step: Move) -> Option<Event> {
         let live = |state: &RunState| !matches!(state, RunState::Starting | RunState::Ending(_));
         let starting = |state: &RunState| *state == RunState::Starting;

@@ -92,6 +92,18 @@ fn what_an_end_means_is_the_manifests_to_say() {
 }
 
 #[test]
+fn what_keeps_ending_well_is_started_again_within_a_minute_and_nobody_is_told() {
+    let mut s = Story::new();
+    let mut run = s.service_up("a", with(Restart::Always));
+    for _ in 0..20 {
+        s.ends(&run, Ending::Code(0));
+        assert!(s.alerts().is_empty());
+        assert!(waits(&mut s) <= 60_000);
+        run = s.up();
+    }
+}
+
+#[test]
 fn never_also_means_not_after_it_was_killed() {
     let mut s = Story::new();
     let run = s.service_up("a", Manifest { max_rss_bytes: Some(1), ..with(Restart::Never) });
@@ -219,7 +231,8 @@ fn what_a_service_leaves_behind_is_cleared_before_the_next_one_starts() {
     let mut s = Story::new();
     let run = s.service_up("a", service());
     s.tell(Event::Exited(run.clone(), Ending::Code(1)));
-    assert!(s.wants(&Effect::KillTree(run.clone())) && s.launches().is_empty());
+    assert!(!s.wants(&Effect::KillTree(run.clone())), "the process thread does that unasked");
+    assert!(s.launches().is_empty());
     s.tell(Event::TreeStuck(run.clone(), vec!["dd".into()]));
     assert_eq!(s.alerts(), ["unkillable-a"]);
     s.wait(100_000);
