@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::edge::files::FsStore;
 use crate::edge::flock;
 use crate::edge::store::{ReadError, Store};
-use crate::protocol::layout::{ENV_DIR, Layout};
+use crate::protocol::layout::Layout;
 use crate::protocol::time::Wall;
+use crate::protocol::variables::ENV_DIR;
 
 pub use crate::edge::appear::{appears, look_until};
 pub use crate::edge::clock::{Clock, SystemClock};

@@ -6,10 +6,11 @@ use crate::app::client::finish::Held;
 use crate::app::client::{Caller, Client};
 use crate::app::survey::Survey;
 use crate::app::world::{self, Clock, Disk, Environment, SystemClock};
-use crate::protocol::layout::{
-    ENV_AGENT, ENV_DIR, ENV_HEARTBEAT, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN, Layout,
-};
+use crate::protocol::layout::Layout;
 use crate::protocol::time::Wall;
+use crate::protocol::variables::{
+    ENV_AGENT, ENV_DIR, ENV_HEARTBEAT, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN,
+};
 
 use super::error::CliError;
 

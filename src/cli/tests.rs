@@ -1,9 +1,9 @@
 //! The command line as a whole.
 
+use crate::protocol::variables::{ENV_AGENT, ENV_DIR, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN};
 use std::collections::BTreeSet;
 
 use crate::app::client::Caller;
-use crate::protocol::layout::{ENV_AGENT, ENV_DIR, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN};
 
 use super::*;
 

@@ -57,7 +57,7 @@ mod tests {
         let path = dir.path().join("answer");
         assert!(!appears(&path, Duration::from_millis(20)).unwrap());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| appears(&path, Duration::from_secs(60)));
+            let waiting = scope.spawn(|| appears(&path, Duration::from_mins(1)));
             std::fs::write(dir.path().join("other"), "").unwrap();
             std::fs::write(&path, "").unwrap();
             assert!(waiting.join().unwrap().unwrap());

@@ -37,13 +37,17 @@ impl State {
             }
             // Pending: its removal is on the way already. Held and unreadable: it was read before.
             (Stage::Pending { .. }, _) | (Stage::Held(_) | Stage::Obscured { .. }, Err(_)) => {}
-            (Stage::Held(claim), Ok(lock)) if claim.nonce == lock.nonce => {}
-            (Stage::Ready | Stage::Obscured { .. } | Stage::Held(_), Ok(lock))
-                if lock.token == task.token =>
-            {
+            (Stage::Ready | Stage::Obscured { .. }, Ok(lock)) if lock.token == task.token => {
                 self.claimed(now, id, lock, out);
             }
-            (Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } | Stage::Held(_), Ok(lock)) => {
+            (Stage::Held(claim), Ok(lock)) => {
+                // A lock that gives no right to a held task goes with the claim, or is seen again once a
+                // handler could not lay out its own. The owner may be at work: nobody else gets the task.
+                if claim.nonce != lock.nonce && lock.token == task.token {
+                    self.claimed(now, id, lock, out);
+                }
+            }
+            (Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. }, Ok(lock)) => {
                 let why = format!("it bears token {}, which is not the task's", lock.token);
                 self.clear_lock(id, &lock.agent, lock.token, why, out);
             }

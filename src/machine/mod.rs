@@ -96,3 +96,6 @@ impl State {
             .min()
     }
 }
+
+#[cfg(test)]
+mod tests;

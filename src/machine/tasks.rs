@@ -415,6 +415,8 @@ impl State {
     /// True if an agent of this crew takes this task, as far as that can be known.
     pub(super) fn is_taken(&self, task: &Task) -> bool {
         match &task.stage {
+            // Its owner is gone, and what follows for it is not decided yet.
+            Stage::Held(claim) if claim.fate.is_some() => self.broken.is_none(),
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) => {
                     self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck(_)))

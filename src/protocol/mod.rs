@@ -24,3 +24,4 @@ pub mod task;
 pub mod time;
 pub mod tokens;
 pub mod update;
+pub mod variables;

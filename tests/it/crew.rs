@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nightcrew::protocol::layout::{ENV_DIR, Layout};
+use nightcrew::protocol::layout::Layout;
 use nightcrew::protocol::ledger::{Entry, Fact};
 use nightcrew::protocol::name::{AgentName, Name, TaskId};
 use nightcrew::protocol::status::{AgentStatus, CrewStatus, Standing};
+use nightcrew::protocol::variables::ENV_DIR;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -253,8 +254,8 @@ impl Crew {
     #[track_caller]
     pub(crate) fn supervisors_end(&mut self) -> ExitStatus {
         let mut child = self.supervisor.take().expect("it was started");
-        let status = self.await_some("the supervisor ends", || child.try_wait().expect("a child of ours"));
-        status
+
+        self.await_some("the supervisor ends", || child.try_wait().expect("a child of ours"))
     }
 
     /// Ends the crew as an operator would.

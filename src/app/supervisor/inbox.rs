@@ -13,13 +13,14 @@ use serde_json::Value;
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
+use crate::edge::writer::Change;
 use crate::machine::event::{Ended, HandedIn, Submission};
 use crate::machine::{Effect, Event};
 use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Name, TaskId};
-use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX};
-use crate::protocol::request::Request;
+use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, VERSION};
+use crate::protocol::request::{Answer, Request};
 use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, parse_outcome_name};
 use crate::protocol::time::Now;
 
@@ -298,7 +299,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(200).collect();
         let fact = Fact::Rejected { what: what.into(), name: shown, reason: reason.into() };
         log::warn!("{fact}");
-        let job = aside(now, path, &dir.join(&name), reason, fact);
+        let mut job = aside(now, path, &self.place_aside(&dir, path), reason, fact);
+        if what == "request"
+            && let Some(id) = stem_of(path, RECORD_EXT)
+        {
+            // Whoever asked waits for an answer.
+            let answer = Answer { v: VERSION, id: id.clone(), ok: false, text: reason.into() };
+            let (path, bytes) = (self.options.layout.answer(&id), record::encode(&answer));
+            job.then.push(Change::Write { path, bytes });
+        }
         self.helpers.write(job);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::{Order, Processes};
@@ -24,6 +25,8 @@ use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
+/// How many of one name are put aside; from then on the last is replaced.
+const COPIES_MAX: u32 = 100;
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn perform(&mut self, now: Now, effect: Effect, events: &mut VecDeque<Event>) {
@@ -193,8 +196,24 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn lock_aside(&self, task: &TaskId) -> Change {
         let layout = &self.options.layout;
         let from = layout.lock(task);
-        let to = layout.refused_outcomes().join(from.file_name().unwrap_or_default());
+        let to = self.place_aside(&layout.refused_outcomes(), &from);
         Change::Rename { from, to }
+    }
+
+    /// Where a file is put aside: under its own name, or one made of it where that is taken or too long. (A
+    /// directory that is not empty can be replaced by nothing, and what was put aside before is evidence too.)
+    pub(super) fn place_aside(&self, dir: &Path, from: &Path) -> PathBuf {
+        let is_taken = |path: &PathBuf| self.store.stat(path).is_ok_and(|found| found.is_some());
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        let places = (1..=COPIES_MAX).map(|copy| dir.join(Layout::aside_name(&name, copy)));
+        let mut last = dir.join(Layout::aside_name(&name, 1));
+        for place in places {
+            if !is_taken(&place) {
+                return place;
+            }
+            last = place;
+        }
+        last
     }
 
     /// Replaces a lock of ours by one that names the process. Nobody else can hold it meanwhile: only
@@ -324,8 +343,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             reason: reason.to_owned(),
         };
         say(&fact);
-        let name = format!("{task}.{token}.{nonce}.json");
-        let mut job = aside(now, &from, &self.options.layout.refused_outcomes().join(name), reason, fact);
+        let to = self.place_aside(&self.options.layout.refused_outcomes(), &from);
+        let mut job = aside(now, &from, &to, reason, fact);
         job.last.push(Change::Remove { path: output });
         self.helpers.write(job);
     }
@@ -405,7 +424,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 }
 
 /// A job that puts a file aside, its reason beside it.
-pub(super) fn aside(now: Now, from: &std::path::Path, to: &std::path::Path, reason: &str, fact: Fact) -> Job {
+pub(super) fn aside(now: Now, from: &Path, to: &Path, reason: &str, fact: Fact) -> Job {
     Job {
         entries: entries(now, Some(fact)),
         then: vec![Change::Write {

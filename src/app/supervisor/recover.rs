@@ -55,7 +55,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 Kept::Damaged => self.alert(now, "ledger-damaged".into(), text),
             }
         }
-        self.clear_temporary_files();
         for Survivor { run, agent, root } in survivors {
             log::info!(
                 "{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped",
@@ -71,15 +70,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_locks(now);
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
-    }
-
-    fn clear_temporary_files(&self) {
-        let dir = self.options.layout.tmp_of_supervisor();
-        for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
-            if let Err(error) = self.store.unlink(&dir.join(&entry.name)) {
-                log::warn!("{}: {error}", dir.join(&entry.name).display());
-            }
-        }
     }
 
     fn recover_finished(&mut self, now: Now) {
@@ -190,4 +180,13 @@ pub(super) fn make_directories<S: Store>(store: &S, directories: &[PathBuf]) -> 
         store.sync_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     }
     Ok(())
+}
+
+/// Removes the temporary files of an earlier supervisor. Before any thread of this one makes its own there.
+pub(super) fn clear_temporary_files<S: Store>(store: &S, dir: &Path) {
+    for entry in store.list(dir, LISTED_MAX).unwrap_or_default() {
+        if let Err(error) = store.unlink(&dir.join(&entry.name)) {
+            log::warn!("{}: {error}", dir.join(&entry.name).display());
+        }
+    }
 }

@@ -30,13 +30,13 @@ use crate::protocol::layout::Layout;
 use crate::protocol::ledger::{Entry, Fact};
 use crate::protocol::name::{AgentName, RunId};
 
-use super::recover::{make_directories, token_floor};
+use super::recover::{clear_temporary_files, make_directories, token_floor};
 use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 
 /// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
 const TAIL_LEN: u64 = 1024 * 1024;
 /// How long the writer may take to flush at the end.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
 /// How long the steward may take to apply what is queued at the end.
 const STEWARD_FLUSH: Duration = Duration::from_secs(30);
 
@@ -138,6 +138,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let survey = Survey::new(layout.clone(), environment)?;
     let store = survey.store.clone();
     start("state", make_directories(&store, &layout.directories()))?;
+    clear_temporary_files(&store, &layout.tmp_of_supervisor());
     start("the crew's directory", own::enter(layout.crew()))?;
     let floor = start("fencing tokens", token_floor(&store, &layout.tokens()))?;
 

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::table::{self, Instance};
-use crate::protocol::layout::ENV_RUN;
 use crate::protocol::name::RunId;
 use crate::protocol::process::Identity;
+use crate::protocol::variables::ENV_RUN;
 
 /// How many generations of ancestors are looked at.
 const ANCESTORS_MAX: usize = 1024;

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::table::{self, Instance, Stat};
 use super::{Survivor, identity};
-use crate::protocol::layout::{ENV_AGENT, ENV_DIR, ENV_RUN};
+
 use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::variables::{ENV_AGENT, ENV_DIR, ENV_RUN};
 
 /// What a process's environment tells of the crew it is of.
 #[derive(Debug)]

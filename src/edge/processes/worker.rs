@@ -33,9 +33,10 @@ use super::table::{self, Instance, Stat};
 use super::thread::{ChildWaker, Config, Message};
 use super::tree::{self, Found, Marks, Origin};
 use super::{Launch, Order, Report, evidence, spawn};
-use crate::protocol::layout::{ENV_DIR, ENV_RUN};
+
 use crate::protocol::name::RunId;
 use crate::protocol::process::{Ending, Identity};
+use crate::protocol::variables::{ENV_DIR, ENV_RUN};
 
 /// How many orders one turn takes, so that reaping is never held up for long.
 const ORDERS_MAX: usize = 256;

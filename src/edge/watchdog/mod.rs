@@ -141,7 +141,7 @@ impl Drop for Watchdog {
 
 /// The bounds of the pace: zero would make a busy loop, and a point in time centuries ahead does not exist.
 const PACE_MIN: Duration = Duration::from_millis(10);
-const PACE_MAX: Duration = Duration::from_secs(86_400);
+const PACE_MAX: Duration = Duration::from_hours(24);
 /// How soon the tree of a new run is measured first.
 const NEW_TREE: Duration = Duration::from_secs(1);
 

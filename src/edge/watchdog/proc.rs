@@ -1,9 +1,8 @@
 //! What `/proc/PID` tells beyond the process list: identity, marker, and memory read exactly.
 
+use crate::protocol::variables::ENV_RUN;
 use std::fs::File;
 use std::io::{self, Read};
-
-use crate::protocol::layout::ENV_RUN;
 
 /// How much of an environment is searched, in bytes. We set the marker among the first variables.
 const ENVIRON_LEN_MAX: u64 = 256 * 1024;

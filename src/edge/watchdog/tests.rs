@@ -1,3 +1,4 @@
+use crate::protocol::variables::ENV_RUN;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -7,9 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::edge::teststore::TestStore;
-use crate::protocol::layout::ENV_RUN;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
 
 struct Watch {

@@ -1,0 +1,102 @@
+//! Where logs lie: the ledger's and memory's segments, and what agents print.
+
+use std::path::{Path, PathBuf};
+
+use super::{Layout, SEGMENT_EXT};
+use crate::protocol::name::{AgentName, RunId};
+
+/// Why a part of a log was kept aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A write that was not finished, and never acknowledged.
+    Torn,
+    /// It was acknowledged once and cannot be believed any more.
+    Damaged,
+}
+
+impl Layout {
+    /// `state/ledger/`
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.state().join("ledger")
+    }
+    /// `DIR/NNNNNNNNNNNNNNNN.jsonl`: a segment of the ledger or the journal, named by its first `seq`.
+    #[must_use]
+    pub fn segment(dir: &Path, first_seq: u64) -> PathBuf {
+        dir.join(format!("{first_seq:016}.{SEGMENT_EXT}"))
+    }
+    /// The first `seq` of the segment of this name; `None` if it is not a segment's name.
+    #[must_use]
+    pub fn segment_seq(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(SEGMENT_EXT)?.strip_suffix('.')?;
+        let plain = digits.len() >= 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if plain { digits.parse().ok() } else { None }
+    }
+    /// `DIR/.segment.tmp`: a segment while it is made.
+    #[must_use]
+    pub fn segment_temp(dir: &Path) -> PathBuf {
+        dir.join(".segment.tmp")
+    }
+    /// `SEGMENT.suspect`: after a failed fsync, how much of the segment may be believed.
+    #[must_use]
+    pub fn segment_suspect(segment: &Path) -> PathBuf {
+        with_suffix(segment, ".suspect")
+    }
+    /// `SEGMENT.torn-N` or `SEGMENT.damaged-N`: what was cut off or cannot be believed, kept for people.
+    #[must_use]
+    pub fn segment_kept(segment: &Path, why: Kept, n: u32) -> PathBuf {
+        let why = match why {
+            Kept::Torn => "torn",
+            Kept::Damaged => "damaged",
+        };
+        with_suffix(segment, &format!(".{why}-{n}"))
+    }
+
+    /// `state/alerts/`
+    #[must_use]
+    pub fn alerts(&self) -> PathBuf {
+        self.state().join("alerts")
+    }
+    /// `state/logs/`
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.state().join("logs")
+    }
+    /// `state/logs/NAME.log`: what an agent printed, raw.
+    #[must_use]
+    pub fn log(&self, agent: &AgentName) -> PathBuf {
+        self.logs().join(format!("{agent}.log"))
+    }
+    /// Whose log a file in `state/logs/` is, by its name; `None` if it is no log, or one rotated out.
+    #[must_use]
+    pub fn log_owner(file_name: &str) -> Option<AgentName> {
+        file_name.strip_suffix(".log")?.parse().ok()
+    }
+    /// `state/logs/NAME.idx`: which part of the log is from when, and of which run.
+    #[must_use]
+    pub fn log_index(&self, agent: &AgentName) -> PathBuf {
+        self.logs().join(format!("{agent}.idx"))
+    }
+    /// `state/logs/NAME.log.1` and on: a log that was rotated out, and its index beside it.
+    #[must_use]
+    pub fn rotated(path: &Path, generation: u32) -> PathBuf {
+        with_suffix(path, &format!(".{generation}"))
+    }
+    /// `state/logs/NAME.RUN.pipe`: the named pipe that a run's output comes through.
+    #[must_use]
+    pub fn pipe(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.logs().join(format!("{agent}.{run}.pipe"))
+    }
+    /// Whose pipe a file in `state/logs/` is, by its name; `None` if it is no pipe's name.
+    #[must_use]
+    pub fn pipe_owner(file_name: &str) -> Option<(AgentName, RunId)> {
+        let (agent, run) = file_name.strip_suffix(".pipe")?.split_once('.')?;
+        Some((agent.parse().ok()?, run.parse().ok()?))
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

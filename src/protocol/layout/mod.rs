@@ -1,0 +1,289 @@
+//! Where everything lies. Every path and file name of a crew is spelled here and nowhere else.
+
+mod logs;
+mod memory;
+mod tasks;
+
+use std::path::{Path, PathBuf};
+
+use super::name::{AgentName, RunId, TaskId};
+
+pub use logs::Kept;
+pub use tasks::Shelf;
+
+/// The ending of a lock's file name.
+pub const LOCK_EXT: &str = "lock";
+/// The ending of a record's file name.
+pub const RECORD_EXT: &str = "json";
+/// The ending of a log segment's file name.
+pub const SEGMENT_EXT: &str = "jsonl";
+
+/// The ending of a claim note's file name.
+const CLAIM_EXT: &str = "claim";
+
+/// The paths of one crew, below its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    crew: PathBuf,
+}
+
+impl Layout {
+    /// The layout of the crew in `crew`, which should be absolute.
+    #[must_use]
+    pub fn new(crew: impl Into<PathBuf>) -> Self {
+        Self { crew: crew.into() }
+    }
+
+    /// True if `dir` looks like a crew: it holds `agents/`.
+    #[must_use]
+    pub fn marks_a_crew(dir: &Path) -> PathBuf {
+        dir.join("agents")
+    }
+
+    /// The crew's directory.
+    #[must_use]
+    pub fn crew(&self) -> &Path {
+        &self.crew
+    }
+    /// `agents/`
+    #[must_use]
+    pub fn agents(&self) -> PathBuf {
+        self.crew.join("agents")
+    }
+    /// `nightcrew.toml`
+    #[must_use]
+    pub fn crew_file(&self) -> PathBuf {
+        self.crew.join("nightcrew.toml")
+    }
+    /// `.gitignore`
+    #[must_use]
+    pub fn ignore_file(&self) -> PathBuf {
+        self.crew.join(".gitignore")
+    }
+    /// `.env`, every agent's default environment file.
+    #[must_use]
+    pub fn default_env_file(&self) -> PathBuf {
+        self.crew.join(".env")
+    }
+    /// `state/`
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.crew.join("state")
+    }
+    /// `state/supervisor.lock`
+    #[must_use]
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.state().join("supervisor.lock")
+    }
+    /// `state/crew.json`: the supervisor's view of the whole.
+    #[must_use]
+    pub fn crew_status(&self) -> PathBuf {
+        self.state().join("crew.json")
+    }
+    /// `state/HALT`: the kill switch.
+    #[must_use]
+    pub fn halt(&self) -> PathBuf {
+        self.state().join("HALT")
+    }
+    /// `state/stopped/`
+    #[must_use]
+    pub fn stopped_dir(&self) -> PathBuf {
+        self.state().join("stopped")
+    }
+    /// `state/stopped/NAME`: while it exists, that agent does not run.
+    #[must_use]
+    pub fn stopped(&self, agent: &AgentName) -> PathBuf {
+        self.stopped_dir().join(agent.as_str())
+    }
+    /// `state/finished/`
+    #[must_use]
+    pub fn finished_dir(&self) -> PathBuf {
+        self.state().join("finished")
+    }
+    /// `state/finished/NAME`: the digest of the version of a service that ended well.
+    #[must_use]
+    pub fn finished(&self, agent: &AgentName) -> PathBuf {
+        self.finished_dir().join(agent.as_str())
+    }
+    /// `state/requests/`
+    #[must_use]
+    pub fn requests(&self) -> PathBuf {
+        self.state().join("requests")
+    }
+    /// `state/requests/ID.json`
+    #[must_use]
+    pub fn request(&self, id: &TaskId) -> PathBuf {
+        self.requests().join(format!("{id}.json"))
+    }
+    /// `state/requests/answers/`
+    #[must_use]
+    pub fn answers(&self) -> PathBuf {
+        self.requests().join("answers")
+    }
+    /// `state/requests/answers/ID.json`
+    #[must_use]
+    pub fn answer(&self, id: &TaskId) -> PathBuf {
+        self.answers().join(format!("{id}.json"))
+    }
+
+    /// `state/status/`
+    #[must_use]
+    pub fn status_dir(&self) -> PathBuf {
+        self.state().join("status")
+    }
+    /// `state/status/NAME.json`: the supervisor's view of an agent.
+    #[must_use]
+    pub fn status(&self, agent: &AgentName) -> PathBuf {
+        self.status_dir().join(format!("{agent}.json"))
+    }
+    /// `state/status/NAME.heartbeat`: the agent's own file.
+    #[must_use]
+    pub fn heartbeat(&self, agent: &AgentName) -> PathBuf {
+        self.status_dir().join(format!("{agent}.heartbeat"))
+    }
+    /// `state/status/NAME.RUN.heartbeat`: where an agent has several runs at once, one file each.
+    #[must_use]
+    pub fn heartbeat_of_run(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.status_dir().join(format!("{agent}.{run}.heartbeat"))
+    }
+    /// `state/status/.canary`: the watchdog's own beat, which proves that beats can be seen at all.
+    #[must_use]
+    pub fn canary(&self) -> PathBuf {
+        self.status_dir().join(".canary")
+    }
+    /// `state/scratch/NAME/`: the agent's own directory.
+    #[must_use]
+    pub fn scratch(&self, agent: &AgentName) -> PathBuf {
+        self.state().join("scratch").join(agent.as_str())
+    }
+    /// `state/tmp/`
+    #[must_use]
+    pub fn tmp_dir(&self) -> PathBuf {
+        self.state().join("tmp")
+    }
+    /// `state/tmp/NAME/`: where an agent's temporary files are made.
+    #[must_use]
+    pub fn tmp(&self, agent: &AgentName) -> PathBuf {
+        self.tmp_dir().join(agent.as_str())
+    }
+    /// `state/tmp/.supervisor/`: where the supervisor's own are made.
+    #[must_use]
+    pub fn tmp_of_supervisor(&self) -> PathBuf {
+        self.tmp_dir().join(".supervisor")
+    }
+    /// `state/tmp/.writer/`: where those of the writer are made, which clears it at its start.
+    #[must_use]
+    pub fn tmp_of_writer(&self) -> PathBuf {
+        self.tmp_dir().join(".writer")
+    }
+    /// `state/tmp/.operator/`: where those of commands outside any run are made.
+    #[must_use]
+    pub fn tmp_of_operator(&self) -> PathBuf {
+        self.tmp_dir().join(".operator")
+    }
+    /// `state/tmp/NAME/RUN.payload`: a task's payload, for the one run that handles it.
+    #[must_use]
+    pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.payload"))
+    }
+    /// `state/tmp/NAME/RUN.ID.claim`: what a run remembers of a claim it made by command.
+    #[must_use]
+    pub fn claim_note(&self, agent: &AgentName, run: &RunId, id: &TaskId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.{id}.{CLAIM_EXT}"))
+    }
+    /// The task that a file in `state/tmp/NAME/` is a claim note of, if it is one of this run.
+    #[must_use]
+    pub fn claim_noted(file: &str, run: &RunId) -> Option<TaskId> {
+        let rest = file.strip_prefix(run.as_str())?.strip_prefix('.')?;
+        rest.strip_suffix(CLAIM_EXT)?.strip_suffix('.')?.parse().ok()
+    }
+    /// `state/tmp/NAME/RUN.output`: the result of a handler that an operator tries out.
+    #[must_use]
+    pub fn trial_output(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.output"))
+    }
+    /// `state/tmp/NAME/RUN.heartbeat`: where an agent beats that an operator tries out.
+    #[must_use]
+    pub fn trial_heartbeat(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        self.tmp(agent).join(format!("{run}.heartbeat"))
+    }
+    /// `state/scratch/NAME/usage.jsonl`: where an agent reports what its calls cost.
+    #[must_use]
+    pub fn usage(&self, agent: &AgentName) -> PathBuf {
+        self.scratch(agent).join("usage.jsonl")
+    }
+
+    /// Every directory that the supervisor makes at its start, parents first.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        vec![
+            self.state(),
+            self.stopped_dir(),
+            self.finished_dir(),
+            self.requests(),
+            self.answers(),
+            self.tasks(),
+            self.new_tasks(),
+            self.rejected_tasks(),
+            self.ready_dir(),
+            self.outcomes(),
+            self.refused_outcomes(),
+            self.tasks().join("output"),
+            self.shelf(Shelf::Done),
+            self.shelf(Shelf::Dead),
+            self.status_dir(),
+            self.memory(),
+            self.queues(),
+            self.applied_dir(),
+            self.store_dir(),
+            self.rejected_updates(),
+            self.journal(),
+            self.ledger(),
+            self.alerts(),
+            self.logs(),
+            self.state().join("scratch"),
+            self.tmp_dir(),
+            self.tmp_of_supervisor(),
+            self.tmp_of_writer(),
+            self.tmp_of_operator(),
+        ]
+    }
+
+    /// Every directory that belongs to one agent.
+    #[must_use]
+    pub fn directories_of(&self, agent: &AgentName) -> Vec<PathBuf> {
+        vec![
+            self.outcomes_of(agent),
+            self.outputs_of(agent),
+            self.queue(agent),
+            self.scratch(agent),
+            self.tmp(agent),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_named_by_its_first_seq() {
+        let path = Layout::segment(Path::new("/l"), 42);
+        assert_eq!(path, Path::new("/l/0000000000000042.jsonl"));
+        assert_eq!(Layout::segment_seq("0000000000000042.jsonl"), Some(42));
+        for other in ["42.jsonl", "0000000000000042.jsonl.torn-1", "000000000000004x.jsonl", "ledger.db", ""]
+        {
+            assert_eq!(Layout::segment_seq(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn one_number_has_one_file_name() {
+        assert_eq!(Layout::update_seq("1.json"), Some(1));
+        assert_eq!(Layout::update_seq("20.json"), Some(20));
+        for bad in ["0.json", "01.json", "+1.json", ".json", "1", "1.JSON", "a.json", "1.json.json"] {
+            assert_eq!(Layout::update_seq(bad), None, "{bad}");
+        }
+        assert_eq!(Layout::update_seq("99999999999999999999.json"), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! Where tasks lie, and what hands them from one to the next.
+
+use std::path::{Path, PathBuf};
+
+use super::{LOCK_EXT, Layout};
+use crate::protocol::name::{AgentName, Kind, TaskId};
+
+/// How much of an odd name is kept, in bytes: with a number and `.reason` it must still be a name.
+const ASIDE_STEM_LEN_MAX: usize = 180;
+const ASIDE_ENDING_LEN_MAX: usize = 16;
+
+/// Where the record of a task that ended lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shelf {
+    /// Done, and its output kept.
+    Done,
+    /// Failed for good: a dead letter.
+    Dead,
+}
+
+impl Shelf {
+    /// The directory's name, which is also the state's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl Layout {
+    /// `state/tasks/`
+    #[must_use]
+    pub fn tasks(&self) -> PathBuf {
+        self.state().join("tasks")
+    }
+    /// `state/tasks/tokens`: how far fencing tokens are reserved.
+    #[must_use]
+    pub fn tokens(&self) -> PathBuf {
+        self.tasks().join("tokens")
+    }
+    /// `state/tasks/new/`
+    #[must_use]
+    pub fn new_tasks(&self) -> PathBuf {
+        self.tasks().join("new")
+    }
+    /// `state/tasks/new/ID.json`: submitted, not yet admitted.
+    #[must_use]
+    pub fn new_task(&self, id: &TaskId) -> PathBuf {
+        self.new_tasks().join(format!("{id}.json"))
+    }
+    /// `state/tasks/rejected/`: submissions that could not be read, each with its reason.
+    #[must_use]
+    pub fn rejected_tasks(&self) -> PathBuf {
+        self.tasks().join("rejected")
+    }
+    /// `state/tasks/ID.json`: admitted.
+    #[must_use]
+    pub fn task(&self, id: &TaskId) -> PathBuf {
+        self.tasks().join(format!("{id}.json"))
+    }
+    /// `state/tasks/ID.lock`: claimed.
+    #[must_use]
+    pub fn lock(&self, id: &TaskId) -> PathBuf {
+        self.tasks().join(format!("{id}.{LOCK_EXT}"))
+    }
+    /// `state/tasks/ready/`
+    #[must_use]
+    pub fn ready_dir(&self) -> PathBuf {
+        self.tasks().join("ready")
+    }
+    /// `state/tasks/ready/KIND`: the next ids of a kind, one a line.
+    #[must_use]
+    pub fn ready(&self, kind: &Kind) -> PathBuf {
+        self.ready_dir().join(kind.as_str())
+    }
+    /// `state/tasks/outcome/`
+    #[must_use]
+    pub fn outcomes(&self) -> PathBuf {
+        self.tasks().join("outcome")
+    }
+    /// `state/tasks/outcome/AGENT/`
+    #[must_use]
+    pub fn outcomes_of(&self, agent: &AgentName) -> PathBuf {
+        self.outcomes().join(agent.as_str())
+    }
+    /// `state/tasks/outcome/AGENT/ID.TOKEN.NONCE.json`
+    #[must_use]
+    pub fn outcome(&self, agent: &AgentName, id: &TaskId, token: u64, nonce: &str) -> PathBuf {
+        self.outcomes_of(agent).join(format!("{id}.{token}.{nonce}.json"))
+    }
+    /// `state/tasks/refused/`: outcomes that came too late or could not be read, each with its reason.
+    #[must_use]
+    pub fn refused_outcomes(&self) -> PathBuf {
+        self.tasks().join("refused")
+    }
+    /// `STEM.ENDING`, or from the second of a name on `STEM.COPY.ENDING`: what was put aside under the name that
+    /// it had. A name that leaves no room for more is cut.
+    #[must_use]
+    pub fn aside_name(name: &str, copy: u32) -> String {
+        let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+        let cut = |part: &str, len: usize| part[..part.floor_char_boundary(len)].to_owned();
+        let (stem, ending) = (cut(stem, ASIDE_STEM_LEN_MAX), cut(ending, ASIDE_ENDING_LEN_MAX));
+        match (copy, ending.is_empty()) {
+            (0 | 1, true) => stem,
+            (0 | 1, false) => format!("{stem}.{ending}"),
+            (_, true) => format!("{stem}-{copy}"),
+            (_, false) => format!("{stem}.{copy}.{ending}"),
+        }
+    }
+    /// `STEM.reason`: why the file beside it was put aside.
+    #[must_use]
+    pub fn reason_beside(aside: &Path) -> PathBuf {
+        aside.with_extension("reason")
+    }
+    /// `state/tasks/output/AGENT/`
+    #[must_use]
+    pub fn outputs_of(&self, agent: &AgentName) -> PathBuf {
+        self.tasks().join("output").join(agent.as_str())
+    }
+    /// `state/tasks/output/AGENT/ID.TOKEN`: what a task's owner made.
+    #[must_use]
+    pub fn output(&self, agent: &AgentName, id: &TaskId, token: u64) -> PathBuf {
+        self.outputs_of(agent).join(format!("{id}.{token}"))
+    }
+    /// `state/tasks/done/` or `state/tasks/dead/`
+    #[must_use]
+    pub fn shelf(&self, shelf: Shelf) -> PathBuf {
+        self.tasks().join(shelf.as_str())
+    }
+    /// `state/tasks/done/ID.json` or `state/tasks/dead/ID.json`
+    #[must_use]
+    pub fn ended(&self, shelf: Shelf, id: &TaskId) -> PathBuf {
+        self.shelf(shelf).join(format!("{id}.json"))
+    }
+    /// `state/tasks/done/ID.output`: the accepted result.
+    #[must_use]
+    pub fn result(&self, id: &TaskId) -> PathBuf {
+        self.shelf(Shelf::Done).join(format!("{id}.output"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_aside_keeps_its_name_as_far_as_there_is_room() {
+        assert_eq!(Layout::aside_name("x.json", 1), "x.json");
+        assert_eq!(Layout::aside_name("x.json", 2), "x.2.json");
+        assert_eq!(Layout::aside_name("bare", 1), "bare");
+        assert_eq!(
+            Layout::reason_beside(Path::new(&Layout::aside_name("bare", 2))),
+            Path::new("bare-2.reason")
+        );
+        for odd in ["é".repeat(127), "a".repeat(255), format!("a.{}", "é".repeat(126)), ".".repeat(255)] {
+            let name = Layout::aside_name(&odd, 100);
+            assert!(name.len() < 255 - ".reason".len(), "{name}");
+        }
+    }
+}
