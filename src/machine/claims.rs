@@ -224,6 +224,12 @@ impl State {
             {
                 return;
             }
+            // Claimed and handed in while the record was on its way: judged with that lock, once it is durable.
+            Stage::Pending { seen: Some(lock), .. }
+                if lock.token == outcome.token && lock.nonce == outcome.nonce =>
+            {
+                return;
+            }
             _ if task.token != outcome.token => {
                 out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
                 return;
