@@ -141,7 +141,9 @@ impl Fleet {
         let mut children: Vec<Child> = (0..AGENTS).map(spawn).collect();
         let start = self.last_mark_since(begun);
         let ended = Instant::now();
-        children.iter().for_each(|child| kill(pid_of(child), Signal::SIGTERM).expect("it runs"));
+        for child in &children {
+            kill(pid_of(child), Signal::SIGTERM).expect("it runs");
+        }
         for child in &mut children {
             child.wait().expect("our child");
         }
