@@ -22,7 +22,7 @@ use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
 use super::recover::make_directories;
-use super::{Helpers, Message, Place, Supervisor, ToLookAt};
+use super::{Helpers, Message, Place, Sight, Supervisor, ToLookAt};
 
 /// How many of its last lines of output are evidence.
 const EVIDENCE_LINES: usize = 20;
@@ -85,6 +85,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let look = &mut self.to_look_at;
         match hint {
             Hint::Rescan => *look = ToLookAt::everything(),
+            // Where `state/` is somebody else's by now, nothing is made in it, nor watched.
+            Hint::Lost { .. } if self.sight == Sight::Blind => {}
             Hint::Lost { path, .. } => {
                 log::warn!("{}: the watched directory was replaced or removed", path.display());
                 *look = ToLookAt::everything();

@@ -46,6 +46,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let now = self.clock.now();
         let (pid, version) = (self.options.me.pid, env!("CARGO_PKG_VERSION").to_owned());
         self.note(now.wall, Fact::SupervisorStarted { pid, version });
+        self.clear_views();
         for aside in &ledger.aside {
             let text =
                 format!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
@@ -70,6 +71,25 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_locks(now);
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
+    }
+
+    /// Removes what an earlier supervisor showed. It is derived, and the first turn shows anew what holds; of
+    /// what is gone meanwhile, an agent or a ready task, nobody else would take it away.
+    fn clear_views(&self) {
+        let layout = &self.options.layout;
+        let names =
+            |dir: std::path::PathBuf| self.store.list(&dir, LISTED_MAX).unwrap_or_default().into_iter();
+        let ready =
+            names(layout.ready_dir()).filter_map(|entry| Some(layout.ready(&entry.name.parse().ok()?)));
+        let status = names(layout.status_dir()).filter_map(|entry| {
+            let stem = entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?;
+            Some(layout.status(&stem.parse().ok()?))
+        });
+        for view in ready.chain(status) {
+            if let Err(error) = self.store.unlink(&view) {
+                log::warn!("{}: {error}", view.display());
+            }
+        }
     }
 
     fn recover_finished(&mut self, now: Now) {
