@@ -21,7 +21,7 @@ fn the_newsroom_makes_pages_of_what_is_dropped_in_and_ends_when_idle() {
     crew.start_with(&["--until-idle"]);
     let status = crew.supervisors_end();
     assert!(status.success(), "{status}\n{}", crew.told());
-    let pages = fs::read_dir(crew.path("site")).map_or(0, std::iter::Iterator::count);
+    let pages = fs::read_dir(crew.path("site")).map_or(0, Iterator::count);
     assert!(pages >= 4, "three pages and an index: {pages}\n{}", crew.told());
     assert!(crew.path("site/index.html").exists());
     crew.leaves_nothing();
