@@ -276,6 +276,9 @@ impl State {
         let token = if ends { claim.token } else { self.fresh_token(out) };
         let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
+        // A claim whose owner is gone without a word is not decided by an outcome: one that comes late is refused.
+        let unsaid =
+            matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
         let mut change = RecordChange {
             task: id.clone(),
             token,
@@ -283,7 +286,7 @@ impl State {
             failures: task.failures,
             deferrals: task.deferrals,
             not_before: None,
-            decided: Some(claim.nonce.clone()),
+            decided: (!unsaid).then(|| claim.nonce.clone()),
             attempt: None,
             output: None,
             facts: Vec::new(),
