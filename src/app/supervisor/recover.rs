@@ -77,8 +77,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// what is gone meanwhile, an agent or a ready task, nobody else would take it away.
     fn clear_views(&self) {
         let layout = &self.options.layout;
-        let names =
-            |dir: std::path::PathBuf| self.store.list(&dir, LISTED_MAX).unwrap_or_default().into_iter();
+        let names = |dir: PathBuf| self.store.list(&dir, LISTED_MAX).unwrap_or_default().into_iter();
         let ready =
             names(layout.ready_dir()).filter_map(|entry| Some(layout.ready(&entry.name.parse().ok()?)));
         let status = names(layout.status_dir()).filter_map(|entry| {
