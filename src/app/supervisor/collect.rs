@@ -160,8 +160,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Sighting::Changed { subject: Subject::Lock(task), .. } => Event::Renewed(task),
             Sighting::Round { canary_alive } => {
                 self.expect_round(now);
-                if !canary_alive {
-                    log::warn!("the watchdog cannot see its own beat: no silence is judged");
+                let why = "the watchdog cannot see its own beat: no silence is judged";
+                if canary_alive {
+                    self.warnings.remove("watchdog");
+                } else if self.warnings.insert("watchdog".into(), why.into()).is_none() {
+                    log::warn!("{why}");
                 }
                 Event::Round(canary_alive)
             }

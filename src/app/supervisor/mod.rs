@@ -17,6 +17,8 @@ mod perform;
 mod publish;
 mod recover;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
