@@ -224,6 +224,12 @@ impl State {
             {
                 return;
             }
+            // Claimed and handed in while the record was on its way: judged with that lock, once it is durable.
+            Stage::Pending { seen: Some(lock), .. }
+                if lock.token == outcome.token && lock.nonce == outcome.nonce =>
+            {
+                return;
+            }
             _ if task.token != outcome.token => {
                 out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
                 return;
@@ -270,6 +276,9 @@ impl State {
         let token = if ends { claim.token } else { self.fresh_token(out) };
         let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
+        // A claim whose owner is gone without a word is not decided by an outcome: one that comes late is refused.
+        let unsaid =
+            matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
         let mut change = RecordChange {
             task: id.clone(),
             token,
@@ -277,7 +286,7 @@ impl State {
             failures: task.failures,
             deferrals: task.deferrals,
             not_before: None,
-            decided: Some(claim.nonce.clone()),
+            decided: (!unsaid).then(|| claim.nonce.clone()),
             attempt: None,
             output: None,
             facts: Vec::new(),

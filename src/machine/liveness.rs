@@ -25,7 +25,10 @@ const PACE_MS_MAX: u64 = 30_000;
 impl Lapse {
     pub(super) fn words(&self) -> String {
         match self {
-            Self::Silent { ms } => format!("no sign of life for {}", show_duration(*ms)),
+            Self::Silent { ms, interval_ms } => {
+                let (ms, interval) = (show_duration(*ms), show_duration(*interval_ms));
+                format!("no sign of life for {ms}, where one is due every {interval}")
+            }
             Self::Lock(task) => format!("it let its lock of task {task} expire"),
         }
     }
@@ -109,7 +112,8 @@ impl State {
                 (RunState::Running, Liveness::Armed { interval, last })
                     if now.mono.since(last) > interval.saturating_mul(MISSES) =>
                 {
-                    silent.push((id.clone(), now.mono.since(last)));
+                    let ms = now.mono.since(last);
+                    silent.push((id.clone(), Lapse::Silent { ms, interval_ms: interval }));
                 }
                 (RunState::Isolated { until }, _) if *until <= now.mono => over.push(id.clone()),
                 (
@@ -124,8 +128,8 @@ impl State {
                 ) => {}
             }
         }
-        for (id, silence) in silent {
-            self.isolate(now, &id, Lapse::Silent { ms: silence }, out);
+        for (id, lapse) in silent {
+            self.isolate(now, &id, lapse, out);
         }
         for id in over {
             self.kill(&id, Some(Cause::Silent), out);

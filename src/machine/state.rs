@@ -153,8 +153,8 @@ pub(super) enum Liveness {
 /// Why a run is isolated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lapse {
-    /// No sign of life for so long.
-    Silent { ms: u64 },
+    /// No sign of life for so long, where one is due so often.
+    Silent { ms: u64, interval_ms: u64 },
     /// It let its lock of this task grow old.
     Lock(TaskId),
 }

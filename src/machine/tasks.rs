@@ -141,7 +141,10 @@ impl State {
             Then::Ready => {
                 self.make_ready(&id, out);
                 if let Some(lock) = seen {
+                    let agent = lock.agent.clone();
                     self.lock_seen(now, &id, Ok(*lock), out);
+                    // Its owner may have handed in already, and that hint was not for then.
+                    out.push(Effect::LookForOutcomes(id, agent));
                 }
             }
             Then::Waiting(until) => {

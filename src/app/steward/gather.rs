@@ -1,6 +1,6 @@
 //! From the queues to a batch: which updates, in which order, and what each does to its value.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 use super::{
@@ -91,22 +91,26 @@ enum Found {
 impl<S: Store> Steward<S> {
     /// Lists the queues of the hinted agents, or all; gives what has no place there.
     pub(super) fn look(&mut self, hinted: Option<&[AgentName]>) -> Result<Vec<Reject>, Fault> {
-        let agents = match hinted {
-            Some(agents) => agents.to_vec(),
+        let mut agents = match hinted {
+            Some(agents) => agents.iter().cloned().collect(),
             None => self.agents_with_queues()?,
         };
+        agents.append(&mut self.put_off);
         let mut misplaced = Vec::new();
-        for agent in &agents {
-            // A long queue is not listed again for each hint: what is known of it fills this turn anyway.
-            let long = self.desks.get(agent).is_some_and(|desk| desk.pending.len() >= BATCH_PER_AGENT_MAX);
-            if !long {
-                self.list_queue(agent, &mut misplaced)?;
+        for agent in agents {
+            // A long queue is not listed again for each hint: what is known of it fills this turn anyway. The
+            // hint still holds, so it is listed as soon as it is short.
+            let long = self.desks.get(&agent).is_some_and(|desk| desk.pending.len() >= BATCH_PER_AGENT_MAX);
+            if long {
+                self.put_off.insert(agent);
+            } else {
+                self.list_queue(&agent, &mut misplaced)?;
             }
         }
         Ok(misplaced)
     }
 
-    pub(super) fn agents_with_queues(&self) -> Result<Vec<AgentName>, Fault> {
+    pub(super) fn agents_with_queues(&self) -> Result<BTreeSet<AgentName>, Fault> {
         let dir = self.layout.queues();
         let entries = self.store.list(&dir, AGENTS_MAX).map_err(|error| Fault::of(&dir, &error))?;
         Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| entry.name.parse().ok()).collect())
@@ -128,7 +132,7 @@ impl<S: Store> Steward<S> {
         }
         if !self.desks.contains_key(agent) {
             let applied = self.load_applied(agent)?;
-            let desk = Desk { applied, pending: std::collections::BTreeSet::new(), doubt: None };
+            let desk = Desk { applied, pending: BTreeSet::new(), doubt: None };
             self.desks.insert(agent.clone(), desk);
         }
         let Some(desk) = self.desks.get_mut(agent) else { return Ok(()) };

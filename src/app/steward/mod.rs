@@ -90,6 +90,8 @@ pub struct Steward<S: Store> {
     journal: SegmentedLog<S>,
     mode: Mode,
     desks: BTreeMap<AgentName, Desk>,
+    /// Whose queue something may have come to, and was not listed because much of it waits already.
+    put_off: BTreeSet<AgentName>,
     /// What could not even be moved away. It is told once and looked at no more.
     immovable: BTreeSet<(AgentName, String)>,
     last_served: Option<AgentName>,
@@ -106,6 +108,7 @@ impl<S: Store> Steward<S> {
             journal,
             mode: Mode::Unrecovered,
             desks: BTreeMap::new(),
+            put_off: BTreeSet::new(),
             immovable: BTreeSet::new(),
             last_served: None,
             temp_serial: 0,
@@ -118,6 +121,7 @@ impl<S: Store> Steward<S> {
         let mut turn = Turn::default();
         if let Err(fault) = self.work(now, hinted, &mut turn) {
             self.desks.clear();
+            self.put_off.clear();
             match &fault {
                 Fault::Full(_) => {
                     self.mode = Mode::Unrecovered;
@@ -130,8 +134,10 @@ impl<S: Store> Steward<S> {
             return turn;
         }
         let waiting = |desk: &Desk| !desk.pending.is_empty();
-        turn.queue_empty = !self.desks.values().any(waiting);
-        turn.more = self.desks.values().any(|desk| waiting(desk) && desk.doubt.is_none());
+        turn.queue_empty = self.put_off.is_empty() && !self.desks.values().any(waiting);
+        let unlisted = |agent| self.desks.get(agent).is_none_or(|desk| desk.doubt.is_none());
+        turn.more = self.desks.values().any(|desk| waiting(desk) && desk.doubt.is_none())
+            || self.put_off.iter().any(unlisted);
         let due = |doubt: &Doubt| SECOND_LOOK_MS.saturating_sub(now.since(doubt.since)).max(1);
         turn.look_again_in_ms = self.desks.values().filter_map(|desk| desk.doubt.as_ref()).map(due).min();
         turn

@@ -7,6 +7,7 @@ use super::thread::{StewardReport, StewardThread};
 use super::*;
 use crate::app::client::memory::{Fate, Submitted, outcome_of, recall, remember};
 use crate::edge::clock::SystemClock;
+use crate::machine::memory::BATCH_PER_AGENT_MAX;
 use crate::protocol::update::Operation;
 use std::io;
 
@@ -291,6 +292,24 @@ fn a_flood_does_not_starve_the_others() {
     assert_eq!(turn.facts.len(), 65);
     work_off(&mut steward).unwrap();
     assert_eq!(world.value("all").unwrap().as_array().unwrap().len(), 1001);
+}
+
+/// Only the hints tell here: 30 s later the rescan would find it anyway.
+#[test]
+fn a_hint_holds_that_came_while_much_was_waiting() {
+    let world = World::new();
+    let mut steward = world.steward().unwrap();
+    let writer = [name("writer")];
+    for n in 0..2 * BATCH_PER_AGENT_MAX {
+        world.append("writer", json!(n));
+    }
+    assert!(steward.turn(START, Some(&writer)).more);
+    world.append("writer", json!("last"));
+    let mut hinted = &writer[..];
+    while steward.turn(START, Some(hinted)).more {
+        hinted = &[];
+    }
+    assert_eq!(world.value("all").unwrap().as_array().map(Vec::len), Some(2 * BATCH_PER_AGENT_MAX + 1));
 }
 
 #[test]

@@ -108,6 +108,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 _ if touch == Touch::Gone => {}
                 Area::Requests => drop(look.requests.insert(path)),
                 Area::NewTasks => drop(look.new_tasks.insert(path)),
+                // A new directory of an agent's, which may have been filled before it was watched.
+                Area::Outcomes if path.parent() == Some(self.options.layout.outcomes().as_path()) => {
+                    look.places.insert(Place::Outcomes);
+                }
                 Area::Outcomes => drop(look.outcomes.insert(path)),
                 Area::Tasks => look.locks.extend(lock_of(&path)),
                 Area::Queue => self.queue_touched(&path),

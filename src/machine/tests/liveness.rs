@@ -24,7 +24,10 @@ fn two_missed_intervals_isolate_with_evidence_and_nothing_is_killed_yet() {
     assert_eq!(s.alerts(), ["isolated-a"]);
     s.tell(Event::EvidenceSeen(run, json!({"state": "T"})));
     let [Fact::Isolated { why, evidence, .. }] = &s.facts()[..] else { panic!("{:?}", s.news) };
-    assert_eq!((why.as_str(), evidence), ("no sign of life for 2s", &json!({"state": "T"})));
+    assert_eq!(
+        (why.as_str(), evidence),
+        ("no sign of life for 2s, where one is due every 1s", &json!({"state": "T"}))
+    );
 }
 
 #[test]

@@ -245,7 +245,7 @@ impl World {
                 }
                 Effect::Record(_, change) => {
                     let last = self.tokens.get_mut(&change.task).expect("admitted");
-                    let stands = change.phase == Phase::Done || change.decided.is_none();
+                    let stands = change.phase == Phase::Done || change.settled.is_none();
                     assert!(if stands { change.token == *last } else { change.token > *last }, "{change:?}");
                     assert!(stands || self.given_out.insert(change.token), "a token twice");
                     assert!(change.token <= self.reserved, "not reserved before");

@@ -7,6 +7,7 @@ mod tasks;
 use std::path::{Path, PathBuf};
 
 use super::name::{AgentName, RunId, TaskId};
+use super::task::OPERATOR;
 
 pub use logs::Kept;
 pub use tasks::Shelf;
@@ -227,6 +228,8 @@ impl Layout {
             self.rejected_tasks(),
             self.ready_dir(),
             self.outcomes(),
+            // Watched from the start: what is handed in the moment its directory was made could be missed.
+            self.outcomes().join(OPERATOR),
             self.refused_outcomes(),
             self.tasks().join("output"),
             self.shelf(Shelf::Done),
@@ -234,6 +237,7 @@ impl Layout {
             self.status_dir(),
             self.memory(),
             self.queues(),
+            self.queues().join(OPERATOR),
             self.applied_dir(),
             self.store_dir(),
             self.rejected_updates(),
