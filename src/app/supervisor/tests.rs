@@ -240,6 +240,25 @@ fn what_is_put_aside_takes_a_free_name_and_a_refused_request_is_answered() {
 }
 
 #[test]
+fn files_made_for_runs_that_are_gone_are_cleared_at_the_start() {
+    let mut crew = Crew::new();
+    let agent: AgentName = "beater".parse().unwrap();
+    let run: RunId = "01JD0000000000000000000000".parse().unwrap();
+    let of_run = [
+        crew.layout.payload(&agent, &run),
+        crew.layout.heartbeat_of_run(&agent, &run),
+        crew.layout.claim_note(&agent, &run, &"task".parse().unwrap()),
+    ];
+    let kept = [crew.layout.heartbeat(&agent), crew.layout.tmp(&agent).join("own.payload")];
+    for path in of_run.iter().chain(&kept) {
+        crew.supervisor.store.write_new(path, b"", false).unwrap();
+    }
+    crew.supervisor.recover(Vec::new(), &Recovery::default(), &[]);
+    assert!(of_run.iter().all(|path| !path.exists()));
+    assert!(kept.iter().all(|path| path.exists()));
+}
+
+#[test]
 fn watches_that_are_missing_are_tried_again_at_each_scan() {
     let mut crew = Crew::new();
     crew.turn_after(0, vec![Message::Hint(Hint::Failed("no room".into()))]);
