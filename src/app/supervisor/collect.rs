@@ -22,7 +22,7 @@ use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
 use super::recover::make_directories;
-use super::{Helpers, Message, Place, Sight, Supervisor, ToLookAt};
+use super::{Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
 
 /// How many of its last lines of output are evidence.
 const EVIDENCE_LINES: usize = 20;
@@ -31,6 +31,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn collect(&mut self, now: Now, message: Message) {
         match message {
             Message::Process(report) => self.collect_process(now, report),
+            // What lies where state/ was is nobody's: it is neither looked at nor judged by, nor made anew.
+            Message::Hint(_) | Message::Sighting(_) if self.sight == Sight::Blind => {}
             Message::Hint(hint) => self.collect_hint(now, hint),
             Message::Sighting(sighting) => self.collect_sighting(now, sighting),
             Message::Writer(report) => self.collect_writer(now, report),
@@ -91,11 +93,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 log::warn!("{}: the watched directory was replaced or removed", path.display());
                 *look = ToLookAt::everything();
                 self.mend_directories();
-                self.helpers.rewatch();
+                self.watch_again();
             }
             Hint::Failed(why) => {
-                log::warn!("watches: {why}; everything is looked at every 30 s instead");
-                self.warnings.insert("watches".into(), why);
+                if self.watch_trouble.as_ref() != Some(&why) {
+                    log::warn!("watches: {why}; everything is looked at every 30 s instead");
+                    self.watch_trouble = Some(why.clone());
+                }
+                self.warnings.insert(WATCHES.into(), why);
             }
             Hint::Touched { area: Area::Agents, path, touch } => self.agent_file_touched(now, &path, touch),
             Hint::Touched { area, path, touch } => match area {
@@ -114,6 +119,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 Area::Queue => self.queue_touched(&path),
             },
         }
+    }
+
+    /// Watches all there is to watch, anew. What cannot be watched is told again by a hint.
+    pub(super) fn watch_again(&mut self) {
+        self.warnings.remove(WATCHES);
+        self.helpers.rewatch();
     }
 
     /// Directories of ours that somebody removed are made again; what was in them is found by looking.
@@ -154,8 +165,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Sighting::Changed { subject: Subject::Output(run), .. } => Event::Printed(run),
             Sighting::Changed { subject: Subject::Lock(task), .. } => Event::Renewed(task),
             Sighting::Round { canary_alive } => {
-                if !canary_alive {
-                    log::warn!("the watchdog cannot see its own beat: no silence is judged");
+                self.expect_round(now);
+                let why = "the watchdog cannot see its own beat: no silence is judged";
+                if canary_alive {
+                    self.warnings.remove("watchdog");
+                } else if self.warnings.insert("watchdog".into(), why.into()).is_none() {
+                    log::warn!("{why}");
                 }
                 Event::Round(canary_alive)
             }

@@ -17,6 +17,8 @@ mod perform;
 mod publish;
 mod recover;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -46,7 +48,7 @@ const SCAN_MS: u64 = 30_000;
 /// The most messages in one turn.
 pub const BATCH_MAX: usize = 256;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
-const STALL_MS: u64 = 5_000;
+const STALL_MS: u64 = 1_000;
 /// Less free space than this, in bytes, is told.
 const FREE_SPACE_LOW: u64 = 256 * 1024 * 1024;
 /// A file in `agents/` that was touched and not closed may be being written for so long without asking.
@@ -103,6 +105,9 @@ pub struct Options {
     /// The machine's own settings.
     pub setup: Setup,
 }
+
+/// The key of the warning that watches are missing.
+const WATCHES: &str = "watches";
 
 /// A place that is looked at as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,6 +182,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     writing_check: Option<Mono>,
     nameless: BTreeMap<String, Refusal>,
     warnings: BTreeMap<String, String>,
+    /// What was said last of watches that are missing, so that it is not said every 30 s.
+    watch_trouble: Option<String>,
     to_look_at: ToLookAt,
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
@@ -189,6 +196,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     /// How long the loop was stopped in all: the machine's clock does not count it.
     stalled_ms: u64,
     wanted_to_wake: Option<Mono>,
+    /// When the watchdog should have completed its next round, if it has files to look at.
+    round_due: Option<Mono>,
     serial: u64,
     started: Wall,
     /// Whether the state directory is still the one that was locked.
@@ -222,6 +231,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             writing_check: None,
             nameless: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            watch_trouble: None,
             to_look_at: ToLookAt::everything(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
@@ -231,6 +241,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             next_scan: now.mono.plus(SCAN_MS),
             stalled_ms: 0,
             wanted_to_wake: None,
+            round_due: None,
             serial: 0,
             started: now.wall,
             sight: Sight::Clear,
@@ -252,13 +263,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         if self.next_scan <= now.mono {
             self.next_scan = now.mono.plus(SCAN_MS);
+            if self.warnings.contains_key(WATCHES) {
+                self.watch_again();
+            }
             self.to_look_at = ToLookAt::everything();
             self.helpers.remember(None);
             self.warn_of_little_space();
         }
         self.look(now);
         self.step(now, Event::Tick);
-        self.publish();
+        self.publish(now);
     }
 
     fn warn_of_little_space(&mut self) {
@@ -277,17 +291,26 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// When the loop should turn next though no message came, in milliseconds from now.
     pub fn wait_ms(&mut self) -> u64 {
-        if self.to_look_at.is_pending() {
-            return 0;
+        let now = Mono(self.clock.now().mono.0.saturating_sub(self.stalled_ms));
+        let mut next = self.state.next_deadline().map_or(self.next_scan, |at| at.min(self.next_scan));
+        if self.sight == Sight::Clear {
+            if self.to_look_at.is_pending() {
+                return 0;
+            }
+            let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
+            let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
+            let writing = self.writing_check.or(fresh.filter(|at| *at > now));
+            next = [second_look, writing].into_iter().flatten().fold(next, Mono::min);
         }
-        let now = self.clock.now().mono.0.saturating_sub(self.stalled_ms);
-        let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
-        let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
-        let writing = self.writing_check.or(fresh.filter(|at| at.0 > now));
-        let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look, writing];
-        let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_scan);
-        self.wanted_to_wake = Some(Mono(now).max(next));
-        next.0.saturating_sub(now)
+        // Nothing is to be done at the watchdog's next round, but if it comes late, something stood still.
+        self.wanted_to_wake = Some(now.max(self.round_due.map_or(next, |round| round.min(next))));
+        next.0.saturating_sub(now.0)
+    }
+
+    /// True if the next turn looks at everything.
+    #[must_use]
+    pub fn scans_now(&self) -> bool {
+        self.next_scan.0 <= self.clock.now().mono.0.saturating_sub(self.stalled_ms)
     }
 
     /// `state/` was removed or replaced: what would be written now would be written into a directory of

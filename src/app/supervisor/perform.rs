@@ -351,6 +351,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     pub(super) fn alert(&mut self, now: Now, key: String, text: String) {
         log::warn!("{text}");
+        if self.sight == Sight::Blind {
+            return;
+        }
         let path = self.options.layout.alerts().join(format!("{key}.json"));
         let known = self.alerts.remove(&key).or_else(|| {
             let blob = self.store.read(&path, SMALL_LEN_MAX).ok()?;

@@ -11,11 +11,12 @@ use crate::edge::store::Store;
 use crate::edge::watchdog::{Assignment, Subject, Tree};
 use crate::protocol::record::{self, VERSION};
 use crate::protocol::status::CrewStatus;
+use crate::protocol::time::Now;
 
 use super::{Helpers, Supervisor};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self, now: Now) {
         for agent in self.state.take_changed() {
             if let Some(status) = self.state.agent_status(&agent) {
                 let path = self.options.layout.status(&agent);
@@ -32,7 +33,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.publish_ready();
         self.publish_crew();
         if std::mem::take(&mut self.shown.watch_changed) {
-            self.assign();
+            self.assign(now);
         }
         if std::mem::take(&mut self.shown.extra_changed) {
             self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
@@ -87,7 +88,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn assign(&mut self) {
+    fn assign(&mut self, now: Now) {
         let layout = &self.options.layout;
         let (pace_ms, watched) = self.state.watched();
         let mut assignment = Assignment { pace_ms, ..Assignment::default() };
@@ -109,6 +110,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if assignment != self.shown.assignment {
             self.helpers.watch(assignment.clone());
             self.shown.assignment = assignment;
+            self.expect_round(now);
         }
+    }
+
+    /// The watchdog's next round is due one pace from now.
+    pub(super) fn expect_round(&mut self, now: Now) {
+        let Assignment { files, pace_ms, .. } = &self.shown.assignment;
+        self.round_due = (!files.is_empty()).then(|| now.mono.plus(*pace_ms));
     }
 }

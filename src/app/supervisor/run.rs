@@ -186,9 +186,9 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
     supervisor.recover(survivors, &recovery, &tail);
-    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
+    turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages);
-    ended
+    Ok(())
 }
 
 fn deliver<T: 'static>(
@@ -215,17 +215,26 @@ fn turn_until_over(
     eyes: &mut Eyes,
     sender: &Sender<Message>,
     lock: &CrewLock,
-) -> Result<(), RunError> {
+) {
     supervisor.turn([]);
     while !supervisor.has_ended() {
         eyes.adjust(sender);
         let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
-        if first.as_ref().is_none_or(may_concern_state) && !start("the crew's lock", lock.is_intact())? {
+        let batch: Vec<Message> = first.into_iter().chain(messages.try_iter().take(BATCH_MAX)).collect();
+        let concerned = batch.is_empty() || batch.iter().any(may_concern_state) || supervisor.scans_now();
+        if concerned && !is_in_sight(lock) {
             supervisor.go_blind();
         }
-        supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
+        supervisor.turn(batch);
     }
-    Ok(())
+}
+
+/// What cannot be told is no reason to end, or to be blind: what fails because of it is told by itself.
+fn is_in_sight(lock: &CrewLock) -> bool {
+    lock.is_intact().unwrap_or_else(|error| {
+        log::error!("cannot see whether state/ is still the one that was locked: {error}");
+        true
+    })
 }
 
 /// True if a message may be the trace of a state directory that is gone.
