@@ -22,7 +22,7 @@ use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
 use super::recover::make_directories;
-use super::{Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
+use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
 
 /// How many of its last lines of output are evidence.
 const EVIDENCE_LINES: usize = 20;
@@ -104,7 +104,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Hint::Touched { area: Area::Agents, path, touch } => self.agent_file_touched(now, &path, touch),
             Hint::Touched { area, path, touch } => match area {
-                Area::Agents | Area::Extra => drop(look.places.insert(Place::Agents)),
+                Area::Agents | Area::Extra => self.agents_due_in(now, EXTRA_PACE_MS),
                 Area::CrewFile => drop(look.places.insert(Place::CrewFile)),
                 Area::State | Area::Stopped => drop(look.places.insert(Place::Switches)),
                 _ if touch == Touch::Gone => {}
@@ -139,8 +139,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.helpers.remember(parent.and_then(|name| name.parse().ok()).as_ref());
     }
 
+    /// Has `agents/` looked at: now, or so long after the last look.
+    fn agents_due_in(&mut self, now: Now, pace_ms: u64) {
+        let due = self.agents_looked.plus(pace_ms).max(now.mono);
+        self.agents_due = Some(self.agents_due.map_or(due, |at| at.min(due)));
+    }
+
     fn agent_file_touched(&mut self, now: Now, path: &Path, touch: Touch) {
-        self.to_look_at.places.insert(Place::Agents);
+        self.agents_due_in(now, AGENTS_PACE_MS);
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let Some(agent) = stem.and_then(|stem| stem.parse::<AgentName>().ok()) else { return };
         match touch {

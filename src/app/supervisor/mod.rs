@@ -10,6 +10,7 @@
 //! simulator can stand in for all of them.
 
 mod collect;
+mod eyes;
 mod inbox;
 mod launch;
 mod look;
@@ -31,7 +32,7 @@ use crate::edge::pump::PumpReport;
 use crate::edge::signals::SignalEvent;
 use crate::edge::store::{Store, temp_name};
 use crate::edge::watchdog::{Assignment, Sighting};
-use crate::edge::watches::Hint;
+use crate::edge::watches::{Hint, Scope};
 use crate::edge::writer::Job;
 use crate::edge::writer_thread::WriterReport;
 use crate::machine::{Event, Setup, State};
@@ -49,6 +50,10 @@ const SCAN_MS: u64 = 30_000;
 pub const BATCH_MAX: usize = 256;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
 const STALL_MS: u64 = 1_000;
+/// However often files in `agents/` change, they are looked at again after this at the earliest.
+const AGENTS_PACE_MS: u64 = 50;
+/// Likewise where files of agents change that lie elsewhere: there may be many, and much may happen there.
+const EXTRA_PACE_MS: u64 = 250;
 /// Less free space than this, in bytes, is told.
 const FREE_SPACE_LOW: u64 = 256 * 1024 * 1024;
 /// A file in `agents/` that was touched and not closed may be being written for so long without asking.
@@ -88,7 +93,7 @@ pub trait Helpers {
     /// A watched directory was replaced.
     fn rewatch(&self);
     /// Files outside `agents/` that belong to agents are to be watched.
-    fn watch_extra(&self, paths: BTreeSet<PathBuf>);
+    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>);
 }
 
 /// What the supervisor is told once, at its start.
@@ -178,6 +183,9 @@ pub struct Supervisor<S: Store, C, P, H> {
     held_back: BTreeMap<AgentName, Vec<Finding>>,
     /// Files in `agents/` that were touched and not closed: since when, and which.
     being_written: BTreeMap<AgentName, (Mono, PathBuf)>,
+    /// When `agents/` was looked at last, and when to look again because of a hint.
+    agents_looked: Mono,
+    agents_due: Option<Mono>,
     /// When to see whether somebody still has one of them open.
     writing_check: Option<Mono>,
     nameless: BTreeMap<String, Refusal>,
@@ -228,6 +236,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             offers: BTreeMap::new(),
             held_back: BTreeMap::new(),
             being_written: BTreeMap::new(),
+            agents_looked: Mono(0),
+            agents_due: None,
             writing_check: None,
             nameless: BTreeMap::new(),
             warnings: BTreeMap::new(),
@@ -300,7 +310,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
             let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
             let writing = self.writing_check.or(fresh.filter(|at| *at > now));
-            next = [second_look, writing].into_iter().flatten().fold(next, Mono::min);
+            next = [second_look, writing, self.agents_due].into_iter().flatten().fold(next, Mono::min);
         }
         // Nothing is to be done at the watchdog's next round, but if it comes late, something stood still.
         self.wanted_to_wake = Some(now.max(self.round_due.map_or(next, |round| round.min(next))));

@@ -36,7 +36,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.assign(now);
         }
         if std::mem::take(&mut self.shown.extra_changed) {
-            self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
+            self.helpers.watch_extra(self.catalog.watched());
         }
     }
 

@@ -54,7 +54,7 @@ impl Helpers for Told {
     fn rewatch(&self) {
         self.watches.set(self.watches.get() + 1);
     }
-    fn watch_extra(&self, _: BTreeSet<PathBuf>) {}
+    fn watch_extra(&self, _: BTreeSet<(PathBuf, Scope)>) {}
 }
 
 impl Told {
