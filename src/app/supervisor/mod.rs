@@ -165,6 +165,8 @@ struct Shown {
     crew: Option<CrewStatus>,
     assignment: Assignment,
     watch_changed: bool,
+    /// When what changed is shown.
+    due: Option<Mono>,
     extra_changed: bool,
     forgotten: BTreeSet<AgentName>,
 }
@@ -310,7 +312,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
             let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
             let writing = self.writing_check.or(fresh.filter(|at| *at > now));
-            next = [second_look, writing, self.agents_due].into_iter().flatten().fold(next, Mono::min);
+            next = [second_look, writing, self.agents_due, self.shown.due]
+                .into_iter()
+                .flatten()
+                .fold(next, Mono::min);
         }
         // Nothing is to be done at the watchdog's next round, but if it comes late, something stood still.
         self.wanted_to_wake = Some(now.max(self.round_due.map_or(next, |round| round.min(next))));

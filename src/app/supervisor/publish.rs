@@ -15,8 +15,31 @@ use crate::protocol::time::Now;
 
 use super::{Helpers, Supervisor};
 
+/// How long a first change waits for others to be shown with it.
+const VIEW_DELAY_MS: u64 = 10;
+
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
+    /// Shows what changed. What agents wait for is shown at once; what people read, a moment after the first
+    /// change, because one change seldom comes alone.
     pub(super) fn publish(&mut self, now: Now) {
+        self.publish_ready();
+        let crew = self.crew_status();
+        let news = self.state.has_changed()
+            || self.shown.watch_changed
+            || self.shown.extra_changed
+            || !self.shown.forgotten.is_empty()
+            || self.shown.crew.as_ref() != Some(&crew);
+        if !news {
+            return;
+        }
+        let due = *self.shown.due.get_or_insert(now.mono.plus(VIEW_DELAY_MS));
+        if due <= now.mono || self.ended {
+            self.shown.due = None;
+            self.publish_views(now, crew);
+        }
+    }
+
+    fn publish_views(&mut self, now: Now, crew: CrewStatus) {
         for agent in self.state.take_changed() {
             if let Some(status) = self.state.agent_status(&agent) {
                 let path = self.options.layout.status(&agent);
@@ -30,8 +53,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 log::warn!("status of {agent}: {error}");
             }
         }
-        self.publish_ready();
-        self.publish_crew();
+        if self.shown.crew.as_ref() != Some(&crew) {
+            let path = self.options.layout.crew_status();
+            self.show(&path, &record::encode(&crew));
+            self.shown.crew = Some(crew);
+        }
         if std::mem::take(&mut self.shown.watch_changed) {
             self.assign(now);
         }
@@ -61,9 +87,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn publish_crew(&mut self) {
+    fn crew_status(&self) -> CrewStatus {
         let summary = self.state.summary();
-        let status = CrewStatus {
+        CrewStatus {
             v: VERSION,
             supervisor: self.options.me.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -72,11 +98,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             warnings: self.warnings.values().cloned().chain(summary.warnings).collect(),
             refusals: self.nameless.values().cloned().collect(),
             tasks_open: summary.tasks_open,
-        };
-        if self.shown.crew.as_ref() != Some(&status) {
-            let path = self.options.layout.crew_status();
-            self.show(&path, &record::encode(&status));
-            self.shown.crew = Some(status);
         }
     }
 
