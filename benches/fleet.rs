@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 const AGENTS: usize = 35;
 const RUNS: usize = 7;
 /// Three times 20 s: everything is looked at each 30 s, and a single 20 s may or may not hold one of these looks.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 const DEADLINE: Duration = Duration::from_secs(30);
 const NIGHTCREW: &str = env!("CARGO_BIN_EXE_nightcrew");
 
