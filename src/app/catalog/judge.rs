@@ -267,16 +267,20 @@ pub(super) fn relative_to(layout: &Layout, path: &Path) -> String {
     path.strip_prefix(layout.crew()).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The first error is what is to be mended first; the others are counted.
+/// How many mistakes in one declaration are told at once.
+const MISTAKES_TOLD_MAX: usize = 5;
+
+/// All that is wrong, by line, as far as a reader takes it in at once; what follows is counted.
 pub(super) fn misdeclared(errors: &[ManifestError], file: &str) -> Refusal {
-    let reason = match errors {
-        [] => "its manifest is refused".to_owned(),
-        [error] => format!("line {}: {}", error.line, error.message),
-        [error, others @ ..] => {
-            format!("line {}: {} (and {} more)", error.line, error.message, others.len())
-        }
-    };
-    let remedy = errors.first().map_or_else(String::new, |error| error.remedy.clone());
+    let told = errors.iter().take(MISTAKES_TOLD_MAX);
+    let mut reasons: Vec<String> =
+        told.clone().map(|error| format!("line {}: {}", error.line, error.message)).collect();
+    let mut remedies: Vec<&str> = told.map(|error| error.remedy.as_str()).collect();
+    remedies.dedup();
+    if errors.len() > MISTAKES_TOLD_MAX {
+        reasons.push(format!("and {} more", errors.len() - MISTAKES_TOLD_MAX));
+    }
+    let (reason, remedy) = (reasons.join("; "), remedies.join("; "));
     Problem::new(reason, remedy).about(file)
 }
 
