@@ -95,6 +95,8 @@ pub struct Steward<S: Store> {
     /// What could not even be moved away. It is told once and looked at no more.
     immovable: BTreeSet<(AgentName, String)>,
     last_served: Option<AgentName>,
+    /// Ids whose facts were given out before the first turn: see [`Steward::unrecorded`].
+    told: BTreeSet<String>,
     temp_serial: u64,
 }
 
@@ -111,6 +113,7 @@ impl<S: Store> Steward<S> {
             put_off: BTreeSet::new(),
             immovable: BTreeSet::new(),
             last_served: None,
+            told: BTreeSet::new(),
             temp_serial: 0,
         }
     }

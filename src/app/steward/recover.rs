@@ -1,6 +1,6 @@
 //! What a start does first: finish the journal's last commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::commit::updated;
@@ -8,6 +8,7 @@ use super::{BATCH_BYTES_MAX, Desk, Fault, Steward, Turn};
 use crate::edge::store::{ReadError, Store};
 use crate::machine::memory::{self, Stored};
 use crate::protocol::journal::{Applied, Line};
+use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Key};
 use crate::protocol::record::{RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, decode};
 
@@ -15,6 +16,26 @@ use crate::protocol::record::{RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, decode
 const TAIL_LEN_MAX: u64 = 2 * (BATCH_BYTES_MAX as u64 + RECORD_LEN_MAX);
 
 impl<S: Store> Steward<S> {
+    /// What the ledger has not recorded of the journal, as facts to record: a supervisor was killed between the
+    /// two. `recorded` are the ids of updates in the ledger's end; `whole` says that its end is all of it.
+    ///
+    /// Facts are recorded in the journal's order, so what lacks is the journal's end. If none of the ids is in the
+    /// journal's end, and the ledger's end is not all of it, nothing can be told of what lies between.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn unrecorded(&mut self, recorded: &BTreeSet<String>, whole: bool) -> Result<Vec<Fact>, Fault> {
+        let tail = self.tail()?;
+        let after_the_last = match tail.iter().rposition(|line| recorded.contains(&line.id)) {
+            Some(last) => last + 1,
+            None if whole => 0,
+            None => tail.len(),
+        };
+        let untold = &tail[after_the_last..];
+        self.told = untold.iter().map(|line| line.id.clone()).collect();
+        Ok(untold.iter().map(updated).collect())
+    }
+
     pub(super) fn recover(&mut self, turn: &mut Turn) -> Result<(), Fault> {
         self.desks.clear();
         // What a killed predecessor unlinked may not be durably gone yet, while its ids are about to be
@@ -27,7 +48,7 @@ impl<S: Store> Steward<S> {
         for line in last {
             if !self.desks.contains_key(&line.agent) {
                 let applied = self.load_applied(&line.agent)?;
-                let desk = Desk { applied, pending: std::collections::BTreeSet::new(), doubt: None };
+                let desk = Desk { applied, pending: BTreeSet::new(), doubt: None };
                 self.desks.insert(line.agent.clone(), desk);
             }
         }
@@ -41,7 +62,9 @@ impl<S: Store> Steward<S> {
         }
         self.publish_values(&redone)?;
         self.raise(&raised.into_iter().collect::<Vec<_>>())?;
-        turn.facts.extend(undone.into_iter().map(updated));
+        let untold = undone.into_iter().filter(|line| !self.told.contains(&line.id));
+        turn.facts.extend(untold.map(updated));
+        self.told.clear();
         turn.changed.extend(redone.into_iter().map(|(key, _)| key));
         Ok(())
     }
@@ -53,7 +76,7 @@ impl<S: Store> Steward<S> {
     /// The values that the last commit did not get to publish.
     fn redo(&self, last: &[Line], undone: &[&Line]) -> Result<Vec<(Key, Stored)>, Fault> {
         let mut redone = Vec::new();
-        let keys: std::collections::BTreeSet<&Key> = undone.iter().map(|line| &line.key).collect();
+        let keys: BTreeSet<&Key> = undone.iter().map(|line| &line.key).collect();
         for key in keys {
             if let Err(reason) = self.make_room(key)? {
                 log::error!("memory {key} cannot be brought up to date: {reason}");

@@ -1,4 +1,5 @@
 mod disk;
+mod ledger;
 
 use serde_json::{Value, json};
 
