@@ -11,6 +11,7 @@
 
 mod collect;
 mod inbox;
+mod jobs;
 mod launch;
 mod look;
 mod perform;
@@ -183,6 +184,7 @@ pub struct Supervisor<S: Store, C, P, H> {
     unlooked: BTreeSet<(TaskId, AgentName)>,
     /// Submissions that the machine is deciding about.
     incoming: BTreeMap<TaskId, TaskRecord>,
+    leaving: jobs::Leaving,
     alerts: BTreeMap<String, Alert>,
     shown: Shown,
     next_scan: Mono,
@@ -226,6 +228,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
             incoming: BTreeMap::new(),
+            leaving: jobs::Leaving::default(),
             alerts: BTreeMap::new(),
             shown: Shown::default(),
             next_scan: now.mono.plus(SCAN_MS),
@@ -277,17 +280,27 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// When the loop should turn next though no message came, in milliseconds from now.
     pub fn wait_ms(&mut self) -> u64 {
+        // A turn in which the machine was paused is found here.
+        let now = self.read_clock().mono;
+        if self.sight == Sight::Blind {
+            // Nothing is looked at any more, so nothing is pending.
+            let next = self.state.next_deadline().map_or(self.next_scan, |due| due.min(self.next_scan));
+            return self.sleep_until(now, next);
+        }
         if self.to_look_at.is_pending() {
             return 0;
         }
-        let now = self.clock.now().mono.0.saturating_sub(self.stalled_ms);
         let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
         let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
-        let writing = self.writing_check.or(fresh.filter(|at| at.0 > now));
+        let writing = self.writing_check.or(fresh.filter(|at| *at > now));
         let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look, writing];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_scan);
-        self.wanted_to_wake = Some(Mono(now).max(next));
-        next.0.saturating_sub(now)
+        self.sleep_until(now, next)
+    }
+
+    fn sleep_until(&mut self, now: Mono, next: Mono) -> u64 {
+        self.wanted_to_wake = Some(now.max(next));
+        next.since(now)
     }
 
     /// `state/` was removed or replaced: what would be written now would be written into a directory of
@@ -314,8 +327,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.ended
     }
 
-    /// Reads the clock for this turn. If the loop overslept by far, the whole machine was paused, and so
-    /// were our own eyes: the time in between is nobody's silence and does not count.
+    /// Reads the clock, at the begin of each turn and at its end. If the loop overslept by far, or a turn took
+    /// so long, the whole machine was paused, or our own eyes were closed: the time in between is nobody's
+    /// silence and does not count.
     fn read_clock(&mut self) -> Now {
         let real = self.clock.now();
         let mut mono = Mono(real.mono.0.saturating_sub(self.stalled_ms));
@@ -328,6 +342,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.note(Wall(real.wall.0), Fact::SupervisorPaused { gap_ms: overslept });
             }
         }
+        self.wanted_to_wake = Some(mono);
         Now { mono, wall: real.wall }
     }
 

@@ -23,11 +23,11 @@ use crate::edge::signals::Signals;
 use crate::edge::watchdog::{Assignment, Watchdog};
 use crate::edge::watches::{Area, Hint, Scope, Watches};
 use crate::edge::writer::{Job, Writer};
-use crate::edge::writer_thread::WriterThread;
+use crate::edge::writer_thread::{Unfinished, WriterThread};
 use crate::machine::Setup;
 use crate::protocol::holder::Holder;
 use crate::protocol::layout::Layout;
-use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 
 use super::recover::{clear_temporary_files, make_directories, token_floor};
@@ -49,6 +49,9 @@ pub enum RunError {
     /// The crew cannot be looked at.
     #[error(transparent)]
     Survey(#[from] SurveyError),
+    /// It ended in order, but for what the disk did not take.
+    #[error("not everything could be made durable: {0}")]
+    Unfinished(Unfinished),
     /// Something that is needed could not be had.
     #[error("{what}: {why}")]
     Start {
@@ -186,9 +189,8 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
     supervisor.recover(survivors, &recovery, &tail);
-    let ended = turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
-    finish(supervisor, &messages);
-    ended
+    turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
+    finish(supervisor, &messages).map_err(RunError::Unfinished)
 }
 
 fn deliver<T: 'static>(
@@ -215,28 +217,25 @@ fn turn_until_over(
     eyes: &mut Eyes,
     sender: &Sender<Message>,
     lock: &CrewLock,
-) -> Result<(), RunError> {
+) {
     supervisor.turn([]);
     while !supervisor.has_ended() {
         eyes.adjust(sender);
         let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
-        if first.as_ref().is_none_or(may_concern_state) && !start("the crew's lock", lock.is_intact())? {
-            supervisor.go_blind();
+        // Before each turn, so that none acts on a state directory of somebody else's making.
+        match lock.is_intact() {
+            Ok(true) => {}
+            Ok(false) => supervisor.go_blind(),
+            // What cannot be seen now is not gone; agents are not left alone for that.
+            Err(error) => log::error!("{}: {error}", supervisor.options.layout.supervisor_lock().display()),
         }
         supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
     }
-    Ok(())
-}
-
-/// True if a message may be the trace of a state directory that is gone.
-fn may_concern_state(message: &Message) -> bool {
-    matches!(message, Message::Hint(Hint::Lost { .. } | Hint::Rescan))
 }
 
 /// Applies what is queued, makes all records durable, and ends the helper threads.
-fn finish(supervisor: RealSupervisor, messages: &Receiver<Message>) {
+fn finish(mut supervisor: RealSupervisor, messages: &Receiver<Message>) -> Result<(), Unfinished> {
     let now = supervisor.clock.now();
-    let mut supervisor = supervisor;
     supervisor.helpers.steward.stop();
     let deadline = now.mono.plus(u64::try_from(STEWARD_FLUSH.as_millis()).unwrap_or(u64::MAX));
     loop {
@@ -251,14 +250,8 @@ fn finish(supervisor: RealSupervisor, messages: &Receiver<Message>) {
             }
         }
     }
-    let Supervisor { helpers, processes, .. } = supervisor;
-    let why = "in order".to_owned();
-    let entry = Entry { at: now.wall, fact: Fact::SupervisorStopped { why } };
-    helpers.write(Job { entries: vec![entry], ..Job::default() });
-    if let Err(error) = helpers.writer.finish(FLUSH) {
-        log::error!("not everything could be made durable: {error}");
-    }
-    drop(processes);
+    supervisor.note(now.wall, Fact::SupervisorStopped { why: "in order".to_owned() });
+    supervisor.helpers.writer.finish(FLUSH)
 }
 
 /// The watches, which live with the loop's thread but outside its logic.
