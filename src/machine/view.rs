@@ -44,6 +44,12 @@ impl State {
         })
     }
 
+    /// The digest of the version of an agent that counts.
+    #[must_use]
+    pub fn digest_of(&self, agent: &AgentName) -> Option<&str> {
+        self.agents.get(agent)?.accepted.as_ref().map(|version| version.digest.as_str())
+    }
+
     fn standing(&self, name: &AgentName, agent: &Agent, runs: &[&Run]) -> (Standing, String, Option<Wall>) {
         if let Some(run) = runs.iter().max_by_key(|run| urgency(&run.state)) {
             let (state, why) = standing_of(run);

@@ -93,6 +93,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 log::warn!("{}: the watched directory was replaced or removed", path.display());
                 *look = ToLookAt::everything();
                 self.mend_directories();
+                // What cannot be watched even so is told again.
+                self.warnings.remove("watches");
                 self.helpers.rewatch();
             }
             Hint::Failed(why) => {

@@ -190,7 +190,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             && self.being_written.contains_key(&agent)
         {
             // Somebody has it open for writing: what is in it now is not what it will be.
-            self.held_back.entry(agent).or_default().push(finding);
+            let kept = self.held_back.entry(agent).or_default();
+            match &finding {
+                // These withdraw what was told before.
+                Finding::Offer(_) | Finding::Gone { .. } => kept.clear(),
+                Finding::Refused { .. } | Finding::Cleared { .. } => {}
+            }
+            if !kept.contains(&finding) {
+                kept.push(finding);
+            }
             return;
         }
         match finding {
@@ -204,6 +212,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     digest: digest.clone(),
                     manifest: offer.manifest.clone(),
                 };
+                // Of a file that changes again and again only this version can still be adopted.
+                let running = self.state.digest_of(&agent);
+                self.offers.retain(|(name, of), _| *name != agent || Some(of.as_str()) == running);
                 self.offers.insert((agent.clone(), digest), *offer);
                 self.step(now, Event::Offered(agent, Arc::new(version)));
             }
