@@ -130,6 +130,8 @@ fn remedy(error: &io::Error) -> &'static str {
         "run this as the user that the crew belongs to"
     } else if is(io::ErrorKind::ReadOnlyFilesystem) {
         "the file system is read-only: mount it for writing"
+    } else if is(io::ErrorKind::IsADirectory) || is(io::ErrorKind::NotADirectory) {
+        "directories and files are mixed up there: move what does not belong aside (mv), then try again"
     } else {
         "nothing was acknowledged; trying again is safe"
     }
@@ -164,5 +166,11 @@ mod tests {
         assert_eq!(full.exit(), Exit::Failed);
         assert!(full.to_string().starts_with("error: standard output: "), "{full}");
         assert!(full.to_string().ends_with("\nhint: free some space"), "{full}");
+    }
+
+    #[test]
+    fn a_directory_in_a_switchs_place_is_to_be_moved_not_tried_again() {
+        assert!(remedy(&io::ErrorKind::IsADirectory.into()).contains("mv"));
+        assert!(remedy(&io::ErrorKind::Interrupted.into()).contains("again"));
     }
 }

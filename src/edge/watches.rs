@@ -38,7 +38,7 @@ pub enum Area {
 }
 
 /// How much of what lies at a path is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// The entries of the directory.
     Entries,

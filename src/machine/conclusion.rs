@@ -24,6 +24,9 @@ pub(super) enum Told {
     Already,
 }
 
+/// The longest error that the ledger tells, in characters.
+const ERROR_TOLD_MAX: usize = 512;
+
 /// What an outcome says of the task.
 pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
     let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
@@ -124,6 +127,8 @@ pub(super) fn fact_of(
         Conclusion::Failed { .. } => "failed",
         Conclusion::Later { .. } => "retry",
     };
+    // The whole of it is in the record. What one commit holds must stay within what a recovery reads back.
+    let error = error.map(|text| text.chars().take(ERROR_TOLD_MAX).collect());
     let next = match change.phase {
         Phase::Done => "done".to_owned(),
         Phase::Dead => "dead".to_owned(),

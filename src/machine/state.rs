@@ -372,6 +372,12 @@ impl State {
         }
     }
 
+    /// True if the status of some agent changed since it was last taken.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The agents whose status changed since this was last asked.
     pub fn take_changed(&mut self) -> BTreeSet<AgentName> {
         std::mem::take(&mut self.changed)

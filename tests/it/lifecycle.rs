@@ -8,7 +8,7 @@ use nightcrew::protocol::ledger::Fact;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::crew::{Crew, is_alive, send, text_of};
+use crate::crew::{Crew, is_alive, name, send, text_of};
 
 #[test]
 fn a_second_supervisor_is_refused_and_told_who_holds_the_crew() {
@@ -30,6 +30,7 @@ fn a_second_supervisor_is_refused_and_told_who_holds_the_crew() {
     crew.signal_supervisor(Signal::SIGCONT);
     crew.eventually("it says what is wrong", || text_of(&crew.log()).contains("state was removed"));
     crew.term();
+    assert!(!crew.layout.tasks().exists(), "nothing is made in a directory that is somebody else's");
     crew.leaves_nothing();
 }
 
@@ -161,6 +162,25 @@ fn a_survivor_of_a_removed_agent_is_ended_too() {
     crew.start();
     crew.running("service", Some(service));
     crew.eventually("nobody's process is ended", || !is_alive(orphan));
+    crew.ends_well();
+}
+
+#[test]
+fn what_was_shown_before_and_is_gone_since_is_shown_no_more() {
+    let mut crew = Crew::new();
+    crew.sleeper("gone").sleeper("service");
+    crew.start();
+    crew.running("gone", None);
+    let task = crew.submit("work", "1");
+    let ready = crew.layout.ready(&name("work"));
+    crew.eventually("the task is offered", || text_of(&ready).contains(task.as_str()));
+    crew.ends_well();
+    crew.remove_agent("gone.sh");
+    crew.agent("worker.sh", "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# ///\n");
+
+    crew.start();
+    crew.eventually("the task is done", || crew.is_done(&task));
+    assert_eq!((text_of(&ready).as_str(), crew.stands("gone")), ("", None));
     crew.ends_well();
 }
 

@@ -18,12 +18,13 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::edge::store::Store;
+use crate::edge::watches::Scope;
 use crate::protocol::layout::Layout;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::AgentName;
@@ -201,23 +202,19 @@ impl<S: Store> Catalog<S> {
         self.groups.get(agent.as_str()).map(|group| &group.picture)
     }
 
-    /// The directories in which a change may change an agent, beside `agents/` itself: those of environment
-    /// files, of the targets of symlinks, and of what `reload_on` covers. For watches.
+    /// What to watch beside `agents/` itself, because a change of it may change an agent: environment files and
+    /// targets of symlinks, each alone, and the directories that `reload_on` covers.
     #[must_use]
-    pub fn directories(&self) -> Vec<PathBuf> {
-        let mut directories: Vec<PathBuf> = self
-            .groups
-            .values()
-            .flat_map(|group| {
-                let of_files = group.seen.paths().filter_map(Path::parent).map(Path::to_path_buf);
-                let of_globs = group.reload.iter().flat_map(|(reload, _)| reload.directories(&self.layout));
-                of_files.chain(of_globs).collect::<Vec<_>>()
-            })
-            .filter(|dir| dir.starts_with(self.layout.crew()))
-            .collect();
-        directories.sort_unstable();
-        directories.dedup();
-        directories
+    pub fn watched(&self) -> BTreeSet<(PathBuf, Scope)> {
+        let agents = self.layout.agents();
+        let of_group = |group: &Group| {
+            let files = group.seen.paths().filter(|path| path.parent() != Some(&agents));
+            let files = files.map(|path| (path.to_path_buf(), Scope::File));
+            let bases = group.reload.iter().flat_map(|(reload, _)| reload.watched(&self.layout));
+            files.chain(bases).collect::<Vec<_>>()
+        };
+        let watched = self.groups.values().flat_map(of_group);
+        watched.filter(|(path, _)| path.starts_with(self.layout.crew())).collect()
     }
 
     fn still_holds(&self, group: &Group) -> bool {

@@ -7,6 +7,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
 
 use crate::edge::store::Store;
+use crate::edge::watches::Scope;
 use crate::protocol::digest::hex;
 use crate::protocol::layout::Layout;
 
@@ -54,9 +55,10 @@ impl Reload {
         Ok(Self { globs, bases })
     }
 
-    /// The directories to watch, absolute.
-    pub(super) fn directories(&self, layout: &Layout) -> impl Iterator<Item = PathBuf> {
-        self.bases.iter().map(|(base, _)| layout.crew().join(base))
+    /// The directories to watch, absolute, and how deep.
+    pub(super) fn watched(&self, layout: &Layout) -> impl Iterator<Item = (PathBuf, Scope)> {
+        let scope = |depth: usize| if depth > 1 { Scope::Tree } else { Scope::Entries };
+        self.bases.iter().map(move |(base, depth)| (layout.crew().join(base), scope(*depth)))
     }
 
     /// A digest over path, size, time and mode of every file that matches: content is not read.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::edge::files::FsStore;
 use crate::edge::store::{Blob, Entry, ReadError, Signature};
+use crate::edge::watches::Scope;
 use crate::protocol::crewfile::CrewFile;
 
 use super::*;
@@ -346,7 +347,12 @@ fn a_version_covers_environment_files_and_what_reload_on_names() {
     digests.sort_unstable();
     digests.dedup();
     assert_eq!(digests.len(), count, "each change made another version");
-    assert!(catalog.directories().contains(&crew.path("lib")), "{:?}", catalog.directories());
+    let watched = catalog.watched();
+    assert!(watched.contains(&(crew.path("lib"), Scope::Tree)), "{watched:?}");
+    assert!(
+        watched.contains(&(crew.path(".env"), Scope::File)),
+        "the file alone, not all that is written beside it"
+    );
 }
 
 #[test]

@@ -23,18 +23,17 @@ use crate::protocol::time::Now;
 use super::inbox::lock_of;
 use super::look::writing_warning;
 use super::recover::make_directories;
-use super::{Helpers, Message, Place, Sight, Supervisor, ToLookAt};
+use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
 
 /// How many of its last lines of output are evidence.
 const EVIDENCE_LINES: usize = 20;
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn collect(&mut self, now: Now, message: Message) {
-        if let (Sight::Blind, Message::Hint(_)) = (self.sight, &message) {
-            return;
-        }
         match message {
             Message::Process(report) => self.collect_process(now, report),
+            // What lies where state/ was is nobody's: it is neither looked at nor judged by, nor made anew.
+            Message::Hint(_) | Message::Sighting(_) if self.sight == Sight::Blind => {}
             Message::Hint(hint) => self.collect_hint(now, hint),
             Message::Sighting(sighting) => self.collect_sighting(now, sighting),
             Message::Writer(report) => self.collect_writer(now, report),
@@ -89,21 +88,24 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let look = &mut self.to_look_at;
         match hint {
             Hint::Rescan => *look = ToLookAt::everything(),
+            // Where `state/` is somebody else's by now, nothing is made in it, nor watched.
+            Hint::Lost { .. } if self.sight == Sight::Blind => {}
             Hint::Lost { path, .. } => {
                 log::warn!("{}: the watched directory was replaced or removed", path.display());
                 *look = ToLookAt::everything();
                 self.mend_directories();
-                // What cannot be watched even so is told again.
-                self.warnings.remove("watches");
-                self.helpers.rewatch();
+                self.watch_again();
             }
             Hint::Failed(why) => {
-                log::warn!("watches: {why}; everything is looked at every 30 s instead");
-                self.warnings.insert("watches".into(), why);
+                if self.watch_trouble.as_ref() != Some(&why) {
+                    log::warn!("watches: {why}; everything is looked at every 30 s instead");
+                    self.watch_trouble = Some(why.clone());
+                }
+                self.warnings.insert(WATCHES.into(), why);
             }
             Hint::Touched { area: Area::Agents, path, touch } => self.agent_file_touched(now, &path, touch),
             Hint::Touched { area, path, touch } => match area {
-                Area::Agents | Area::Extra => drop(look.places.insert(Place::Agents)),
+                Area::Agents | Area::Extra => self.agents_due_in(now, EXTRA_PACE_MS),
                 Area::CrewFile => drop(look.places.insert(Place::CrewFile)),
                 Area::State | Area::Stopped => drop(look.places.insert(Place::Switches)),
                 _ if touch == Touch::Gone => {}
@@ -120,6 +122,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// Watches all there is to watch, anew. What cannot be watched is told again by a hint.
+    pub(super) fn watch_again(&mut self) {
+        self.warnings.remove(WATCHES);
+        self.helpers.rewatch();
+    }
+
     /// Directories of ours that somebody removed are made again; what was in them is found by looking.
     fn mend_directories(&self) {
         if let Err(error) = make_directories(&self.store, &self.options.layout.directories()) {
@@ -132,8 +140,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.helpers.remember(parent.and_then(|name| name.parse().ok()).as_ref());
     }
 
+    /// Has `agents/` looked at: now, or so long after the last look.
+    fn agents_due_in(&mut self, now: Now, pace_ms: u64) {
+        let due = self.agents_looked.plus(pace_ms).max(now.mono);
+        self.agents_due = Some(self.agents_due.map_or(due, |at| at.min(due)));
+    }
+
     fn agent_file_touched(&mut self, now: Now, path: &Path, touch: Touch) {
-        self.to_look_at.places.insert(Place::Agents);
+        self.agents_due_in(now, AGENTS_PACE_MS);
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let Some(agent) = stem.and_then(|stem| stem.parse::<AgentName>().ok()) else { return };
         match touch {
@@ -161,8 +175,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Sighting::Changed { subject: Subject::Output(run), .. } => Event::Printed(run),
             Sighting::Changed { subject: Subject::Lock(task), .. } => Event::Renewed(task),
             Sighting::Round { canary_alive } => {
-                if !canary_alive {
-                    log::warn!("the watchdog cannot see its own beat: no silence is judged");
+                self.expect_round(now);
+                let why = "the watchdog cannot see its own beat: no silence is judged";
+                if canary_alive {
+                    self.warnings.remove("watchdog");
+                } else if self.warnings.insert("watchdog".into(), why.into()).is_none() {
+                    log::warn!("{why}");
                 }
                 Event::Round(canary_alive)
             }

@@ -24,7 +24,7 @@ use crate::protocol::time::Now;
 use crate::protocol::tokens::Tokens;
 
 use super::perform::say;
-use super::{Helpers, Supervisor};
+use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
@@ -226,6 +226,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     pub(super) fn alert(&mut self, now: Now, key: String, text: String) {
         log::warn!("{text}");
+        if self.sight == Sight::Blind {
+            return;
+        }
         let path = self.options.layout.alerts().join(format!("{key}.json"));
         let known = self.alerts.remove(&key).or_else(|| {
             let blob = self.store.read(&path, SMALL_LEN_MAX).ok()?;

@@ -36,7 +36,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.to_look_at.places.remove(&Place::Switches) {
             self.look_at_switches(now);
         }
-        if self.to_look_at.places.remove(&Place::Agents) || self.writing_is_due(now) {
+        let pointed_at = self.agents_due.is_some_and(|due| due <= now.mono);
+        if self.to_look_at.places.remove(&Place::Agents) || pointed_at || self.writing_is_due(now) {
+            self.agents_due = None;
+            self.agents_looked = now.mono;
             self.look_at_agents(now);
         }
         self.look_at_requests(now);

@@ -10,6 +10,7 @@
 //! simulator can stand in for all of them.
 
 mod collect;
+mod eyes;
 mod inbox;
 mod jobs;
 mod launch;
@@ -18,6 +19,8 @@ mod perform;
 mod publish;
 mod recover;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -30,7 +33,7 @@ use crate::edge::pump::PumpReport;
 use crate::edge::signals::SignalEvent;
 use crate::edge::store::{Store, temp_name};
 use crate::edge::watchdog::{Assignment, Sighting};
-use crate::edge::watches::Hint;
+use crate::edge::watches::{Hint, Scope};
 use crate::edge::writer::Job;
 use crate::edge::writer_thread::WriterReport;
 use crate::machine::{Event, Setup, State};
@@ -47,7 +50,11 @@ const SCAN_MS: u64 = 30_000;
 /// The most messages in one turn.
 pub const BATCH_MAX: usize = 256;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
-const STALL_MS: u64 = 5_000;
+const STALL_MS: u64 = 1_000;
+/// However often files in `agents/` change, they are looked at again after this at the earliest.
+const AGENTS_PACE_MS: u64 = 50;
+/// Likewise where files of agents change that lie elsewhere: there may be many, and much may happen there.
+const EXTRA_PACE_MS: u64 = 250;
 /// Less free space than this, in bytes, is told.
 const FREE_SPACE_LOW: u64 = 256 * 1024 * 1024;
 /// A file in `agents/` that was touched and not closed may be being written for so long without asking.
@@ -87,7 +94,7 @@ pub trait Helpers {
     /// A watched directory was replaced.
     fn rewatch(&self);
     /// Files outside `agents/` that belong to agents are to be watched.
-    fn watch_extra(&self, paths: BTreeSet<PathBuf>);
+    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>);
 }
 
 /// What the supervisor is told once, at its start.
@@ -104,6 +111,9 @@ pub struct Options {
     /// The machine's own settings.
     pub setup: Setup,
 }
+
+/// The key of the warning that watches are missing.
+const WATCHES: &str = "watches";
 
 /// A place that is looked at as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,6 +166,8 @@ struct Shown {
     crew: Option<CrewStatus>,
     assignment: Assignment,
     watch_changed: bool,
+    /// When what changed is shown.
+    due: Option<Mono>,
     extra_changed: bool,
     forgotten: BTreeSet<AgentName>,
 }
@@ -174,10 +186,15 @@ pub struct Supervisor<S: Store, C, P, H> {
     held_back: BTreeMap<AgentName, Vec<Finding>>,
     /// Files in `agents/` that were touched and not closed: since when, and which.
     being_written: BTreeMap<AgentName, (Mono, PathBuf)>,
+    /// When `agents/` was looked at last, and when to look again because of a hint.
+    agents_looked: Mono,
+    agents_due: Option<Mono>,
     /// When to see whether somebody still has one of them open.
     writing_check: Option<Mono>,
     nameless: BTreeMap<String, Refusal>,
     warnings: BTreeMap<String, String>,
+    /// What was said last of watches that are missing, so that it is not said every 30 s.
+    watch_trouble: Option<String>,
     to_look_at: ToLookAt,
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
@@ -191,6 +208,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     /// How long the loop was stopped in all: the machine's clock does not count it.
     stalled_ms: u64,
     wanted_to_wake: Option<Mono>,
+    /// When the watchdog should have completed its next round, if it has files to look at.
+    round_due: Option<Mono>,
     serial: u64,
     started: Wall,
     /// Whether the state directory is still the one that was locked.
@@ -221,9 +240,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             offers: BTreeMap::new(),
             held_back: BTreeMap::new(),
             being_written: BTreeMap::new(),
+            agents_looked: Mono(0),
+            agents_due: None,
             writing_check: None,
             nameless: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            watch_trouble: None,
             to_look_at: ToLookAt::everything(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
@@ -234,6 +256,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             next_scan: now.mono.plus(SCAN_MS),
             stalled_ms: 0,
             wanted_to_wake: None,
+            round_due: None,
             serial: 0,
             started: now.wall,
             sight: Sight::Clear,
@@ -255,13 +278,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         if self.next_scan <= now.mono {
             self.next_scan = now.mono.plus(SCAN_MS);
+            if self.warnings.contains_key(WATCHES) {
+                self.watch_again();
+            }
             self.to_look_at = ToLookAt::everything();
             self.helpers.remember(None);
             self.warn_of_little_space();
         }
         self.look(now);
         self.step(now, Event::Tick);
-        self.publish();
+        self.publish(now);
     }
 
     fn warn_of_little_space(&mut self) {
@@ -282,25 +308,28 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub fn wait_ms(&mut self) -> u64 {
         // A turn in which the machine was paused is found here.
         let now = self.read_clock().mono;
-        if self.sight == Sight::Blind {
-            // Nothing is looked at any more, so nothing is pending.
-            let next = self.state.next_deadline().map_or(self.next_scan, |due| due.min(self.next_scan));
-            return self.sleep_until(now, next);
+        let mut next = self.state.next_deadline().map_or(self.next_scan, |at| at.min(self.next_scan));
+        if self.sight == Sight::Clear {
+            if self.to_look_at.is_pending() {
+                return 0;
+            }
+            let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
+            let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
+            let writing = self.writing_check.or(fresh.filter(|at| *at > now));
+            next = [second_look, writing, self.agents_due, self.shown.due]
+                .into_iter()
+                .flatten()
+                .fold(next, Mono::min);
         }
-        if self.to_look_at.is_pending() {
-            return 0;
-        }
-        let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
-        let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
-        let writing = self.writing_check.or(fresh.filter(|at| *at > now));
-        let deadlines = [Some(self.next_scan), self.state.next_deadline(), second_look, writing];
-        let next = deadlines.into_iter().flatten().min().unwrap_or(self.next_scan);
-        self.sleep_until(now, next)
+        // Nothing is to be done at the watchdog's next round, but if it comes late, something stood still.
+        self.wanted_to_wake = Some(now.max(self.round_due.map_or(next, |round| round.min(next))));
+        next.0.saturating_sub(now.0)
     }
 
-    fn sleep_until(&mut self, now: Mono, next: Mono) -> u64 {
-        self.wanted_to_wake = Some(now.max(next));
-        next.since(now)
+    /// True if the next turn looks at everything.
+    #[must_use]
+    pub fn scans_now(&self) -> bool {
+        self.next_scan.0 <= self.clock.now().mono.0.saturating_sub(self.stalled_ms)
     }
 
     /// `state/` was removed or replaced: what would be written now would be written into a directory of

@@ -11,11 +11,35 @@ use crate::edge::store::Store;
 use crate::edge::watchdog::{Assignment, Subject, Tree};
 use crate::protocol::record::{self, VERSION};
 use crate::protocol::status::CrewStatus;
+use crate::protocol::time::Now;
 
 use super::{Helpers, Supervisor};
 
+/// How long a first change waits for others to be shown with it.
+const VIEW_DELAY_MS: u64 = 10;
+
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
-    pub(super) fn publish(&mut self) {
+    /// Shows what changed. What agents wait for is shown at once; what people read, a moment after the first
+    /// change, because one change seldom comes alone.
+    pub(super) fn publish(&mut self, now: Now) {
+        self.publish_ready();
+        let crew = self.crew_status();
+        let news = self.state.has_changed()
+            || self.shown.watch_changed
+            || self.shown.extra_changed
+            || !self.shown.forgotten.is_empty()
+            || self.shown.crew.as_ref() != Some(&crew);
+        if !news {
+            return;
+        }
+        let due = *self.shown.due.get_or_insert(now.mono.plus(VIEW_DELAY_MS));
+        if due <= now.mono || self.ended {
+            self.shown.due = None;
+            self.publish_views(now, crew);
+        }
+    }
+
+    fn publish_views(&mut self, now: Now, crew: CrewStatus) {
         for agent in self.state.take_changed() {
             if let Some(status) = self.state.agent_status(&agent) {
                 let path = self.options.layout.status(&agent);
@@ -29,13 +53,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 log::warn!("status of {agent}: {error}");
             }
         }
-        self.publish_ready();
-        self.publish_crew();
+        if self.shown.crew.as_ref() != Some(&crew) {
+            let path = self.options.layout.crew_status();
+            self.show(&path, &record::encode(&crew));
+            self.shown.crew = Some(crew);
+        }
         if std::mem::take(&mut self.shown.watch_changed) {
-            self.assign();
+            self.assign(now);
         }
         if std::mem::take(&mut self.shown.extra_changed) {
-            self.helpers.watch_extra(self.catalog.directories().into_iter().collect());
+            self.helpers.watch_extra(self.catalog.watched());
         }
     }
 
@@ -60,9 +87,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn publish_crew(&mut self) {
+    fn crew_status(&self) -> CrewStatus {
         let summary = self.state.summary();
-        let status = CrewStatus {
+        CrewStatus {
             v: VERSION,
             supervisor: self.options.me.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -71,11 +98,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             warnings: self.warnings.values().cloned().chain(summary.warnings).collect(),
             refusals: self.nameless.values().cloned().collect(),
             tasks_open: summary.tasks_open,
-        };
-        if self.shown.crew.as_ref() != Some(&status) {
-            let path = self.options.layout.crew_status();
-            self.show(&path, &record::encode(&status));
-            self.shown.crew = Some(status);
         }
     }
 
@@ -87,7 +109,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn assign(&mut self) {
+    fn assign(&mut self, now: Now) {
         let layout = &self.options.layout;
         let (pace_ms, watched) = self.state.watched();
         let mut assignment = Assignment { pace_ms, ..Assignment::default() };
@@ -109,6 +131,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if assignment != self.shown.assignment {
             self.helpers.watch(assignment.clone());
             self.shown.assignment = assignment;
+            self.expect_round(now);
         }
+    }
+
+    /// The watchdog's next round is due one pace from now.
+    pub(super) fn expect_round(&mut self, now: Now) {
+        let Assignment { files, pace_ms, .. } = &self.shown.assignment;
+        self.round_due = (!files.is_empty()).then(|| now.mono.plus(*pace_ms));
     }
 }

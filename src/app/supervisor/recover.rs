@@ -14,9 +14,9 @@ use crate::edge::store::{Store, parent};
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found};
-use crate::protocol::layout::{Kept, RECORD_EXT};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
 use crate::protocol::ledger::{Entry, Fact};
-use crate::protocol::name::{AgentName, TaskId};
+use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
 use crate::protocol::task::{Outcome, Verdict};
 use crate::protocol::time::Now;
@@ -46,6 +46,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let now = self.clock.now();
         let (pid, version) = (self.options.me.pid, env!("CARGO_PKG_VERSION").to_owned());
         self.note(now.wall, Fact::SupervisorStarted { pid, version });
+        self.clear_views();
         for aside in &ledger.aside {
             let text =
                 format!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
@@ -55,6 +56,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 Kept::Damaged => self.alert(now, "ledger-damaged".into(), text),
             }
         }
+        self.clear_files_of_runs(&survivors.iter().map(|survivor| survivor.run.clone()).collect());
         for Survivor { run, agent, root } in survivors {
             log::info!(
                 "{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped",
@@ -70,6 +72,41 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_locks(now);
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
+    }
+
+    /// Removes what an earlier supervisor showed. It is derived, and the first turn shows anew what holds; of
+    /// what is gone meanwhile, an agent or a ready task, nobody else would take it away.
+    fn clear_views(&self) {
+        let layout = &self.options.layout;
+        let names = |dir: PathBuf| self.store.list(&dir, LISTED_MAX).unwrap_or_default().into_iter();
+        let ready =
+            names(layout.ready_dir()).filter_map(|entry| Some(layout.ready(&entry.name.parse().ok()?)));
+        let status = names(layout.status_dir()).filter_map(|entry| {
+            let stem = entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?;
+            Some(layout.status(&stem.parse().ok()?))
+        });
+        for view in ready.chain(status) {
+            if let Err(error) = self.store.unlink(&view) {
+                log::warn!("{}: {error}", view.display());
+            }
+        }
+    }
+
+    /// Removes the files that were made for runs which are gone, and which nobody was left to remove.
+    fn clear_files_of_runs(&self, alive: &BTreeSet<RunId>) {
+        let layout = &self.options.layout;
+        let agents = self.store.list(&layout.tmp_dir(), LISTED_MAX).unwrap_or_default();
+        let agents = agents.into_iter().filter(|entry| entry.name.parse::<AgentName>().is_ok());
+        let dirs = agents.map(|entry| layout.tmp_dir().join(entry.name)).chain([layout.status_dir()]);
+        for dir in dirs {
+            for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
+                if Layout::run_of_file(&entry.name).is_some_and(|run| !alive.contains(&run))
+                    && let Err(error) = self.store.unlink(&dir.join(&entry.name))
+                {
+                    log::warn!("{}: {error}", dir.join(&entry.name).display());
+                }
+            }
+        }
     }
 
     fn recover_finished(&mut self, now: Now) {

@@ -21,7 +21,7 @@ use crate::edge::processes::{Config, Order, ProcessThread, Processes, Report, ow
 use crate::edge::pump::Pump;
 use crate::edge::signals::Signals;
 use crate::edge::watchdog::{Assignment, Watchdog};
-use crate::edge::watches::{Area, Hint, Scope, Watches};
+use crate::edge::watches::{Hint, Scope};
 use crate::edge::writer::{Job, Writer};
 use crate::edge::writer_thread::{Unfinished, WriterThread};
 use crate::machine::Setup;
@@ -30,6 +30,7 @@ use crate::protocol::layout::Layout;
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 
+use super::eyes::{Eyes, WatchOrder};
 use super::recover::{clear_temporary_files, make_directories, token_floor};
 use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 
@@ -120,14 +121,9 @@ impl Helpers for RealHelpers {
     fn rewatch(&self) {
         let _ = self.watch_orders.send(WatchOrder::Again);
     }
-    fn watch_extra(&self, paths: BTreeSet<PathBuf>) {
+    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>) {
         let _ = self.watch_orders.send(WatchOrder::Extra(paths));
     }
-}
-
-enum WatchOrder {
-    Again,
-    Extra(BTreeSet<PathBuf>),
 }
 
 /// Supervises the crew until it is told to stop, or, `until_idle`, until nothing is left to do.
@@ -177,8 +173,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let catalog = Catalog::new(store.clone(), layout.clone(), survey.owners, survey.terms.clone());
     let options = Options { layout: layout.clone(), me, owners: survey.owners, terms: survey.terms, setup };
     let helpers = RealHelpers { writer, steward, watchdog, watch_orders, layout: layout.clone() };
-    let mut eyes = Eyes { watches: None, orders, layout: layout.clone(), extra: BTreeSet::new() };
-    eyes.open(&sender);
+    let mut eyes = Eyes::open(layout.clone(), orders, &sender);
     let survivors = survivors(layout.crew());
     for (agent, run) in start("the log pump", pump.adopt_leftovers())? {
         // A pipe that no run of ours holds is nobody's output any more.
@@ -193,7 +188,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     finish(supervisor, &messages).map_err(RunError::Unfinished)
 }
 
-fn deliver<T: 'static>(
+pub(super) fn deliver<T: 'static>(
     sender: &Sender<Message>,
     wrap: impl Fn(T) -> Message + Send + 'static,
 ) -> impl Fn(T) + Send + 'static {
@@ -222,15 +217,27 @@ fn turn_until_over(
     while !supervisor.has_ended() {
         eyes.adjust(sender);
         let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
-        // Before each turn, so that none acts on a state directory of somebody else's making.
-        match lock.is_intact() {
-            Ok(true) => {}
-            Ok(false) => supervisor.go_blind(),
-            // What cannot be seen now is not gone; agents are not left alone for that.
-            Err(error) => log::error!("{}: {error}", supervisor.options.layout.supervisor_lock().display()),
+        let batch = first.into_iter().chain(messages.try_iter().take(BATCH_MAX));
+        let batch: Vec<Message> = batch.flat_map(|message| eyes.admit(message)).collect();
+        let concerned = batch.is_empty() || batch.iter().any(may_concern_state) || supervisor.scans_now();
+        if concerned && !is_in_sight(lock) {
+            supervisor.go_blind();
         }
-        supervisor.turn(first.into_iter().chain(messages.try_iter().take(BATCH_MAX)));
+        supervisor.turn(batch);
     }
+}
+
+/// What cannot be told is no reason to end, or to be blind: what fails because of it is told by itself.
+fn is_in_sight(lock: &CrewLock) -> bool {
+    lock.is_intact().unwrap_or_else(|error| {
+        log::error!("cannot see whether state/ is still the one that was locked: {error}");
+        true
+    })
+}
+
+/// True if a message may be the trace of a state directory that is gone.
+fn may_concern_state(message: &Message) -> bool {
+    matches!(message, Message::Hint(Hint::Lost { .. } | Hint::Rescan))
 }
 
 /// Applies what is queued, makes all records durable, and ends the helper threads.
@@ -252,68 +259,4 @@ fn finish(mut supervisor: RealSupervisor, messages: &Receiver<Message>) -> Resul
     }
     supervisor.note(now.wall, Fact::SupervisorStopped { why: "in order".to_owned() });
     supervisor.helpers.writer.finish(FLUSH)
-}
-
-/// The watches, which live with the loop's thread but outside its logic.
-struct Eyes {
-    watches: Option<Watches>,
-    orders: Receiver<WatchOrder>,
-    layout: Layout,
-    extra: BTreeSet<PathBuf>,
-}
-
-impl Eyes {
-    fn open(&mut self, sender: &Sender<Message>) {
-        self.watches = match Watches::start(deliver(sender, Message::Hint)) {
-            Ok(watches) => Some(watches),
-            Err(error) => {
-                let _ = sender.send(Message::Hint(Hint::Failed(error.to_string())));
-                None
-            }
-        };
-        self.watch_all(sender);
-    }
-
-    fn watch_all(&mut self, sender: &Sender<Message>) {
-        let layout = &self.layout;
-        let places = [
-            (layout.agents(), Area::Agents, Scope::Entries),
-            (layout.halt(), Area::State, Scope::File),
-            (layout.supervisor_lock(), Area::State, Scope::File),
-            (layout.stopped_dir(), Area::Stopped, Scope::Entries),
-            (layout.requests(), Area::Requests, Scope::Entries),
-            (layout.new_tasks(), Area::NewTasks, Scope::Entries),
-            (layout.tasks(), Area::Tasks, Scope::Entries),
-            (layout.outcomes(), Area::Outcomes, Scope::Tree),
-            (layout.queues(), Area::Queue, Scope::Tree),
-            (layout.crew_file(), Area::CrewFile, Scope::File),
-        ];
-        let extra = self.extra.iter().map(|path| (path.clone(), Area::Extra, Scope::Entries));
-        let Some(watches) = &mut self.watches else { return };
-        for (path, area, scope) in places.into_iter().chain(extra) {
-            if let Err(error) = watches.watch(&path, area, scope) {
-                let _ = sender.send(Message::Hint(Hint::Failed(format!("{}: {error}", path.display()))));
-            }
-        }
-    }
-
-    fn adjust(&mut self, sender: &Sender<Message>) {
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                WatchOrder::Again => self.watch_all(sender),
-                WatchOrder::Extra(paths) => {
-                    let Some(watches) = &mut self.watches else { continue };
-                    for gone in self.extra.difference(&paths) {
-                        watches.unwatch(gone, Area::Extra);
-                    }
-                    for new in paths.difference(&self.extra) {
-                        if let Err(error) = watches.watch(new, Area::Extra, Scope::Entries) {
-                            log::warn!("{}: {error}", new.display());
-                        }
-                    }
-                    self.extra = paths;
-                }
-            }
-        }
-    }
 }

@@ -28,12 +28,14 @@ enum Seen {
 pub(super) struct Files<S> {
     store: S,
     canary: PathBuf,
+    /// Why our own beat could not be written the last time: said once, not at every round.
+    trouble: Option<String>,
     known: HashMap<Subject, Known>,
 }
 
 impl<S: Store> Files<S> {
     pub(super) fn new(store: S, canary: PathBuf) -> Self {
-        Self { store, canary, known: HashMap::new() }
+        Self { store, canary, trouble: None, known: HashMap::new() }
     }
 
     /// Watches these files from now on. What is known of those that stay is kept.
@@ -53,9 +55,16 @@ impl<S: Store> Files<S> {
     /// One round: our own beat first, then a look at every file.
     pub(super) fn look(&mut self, deliver: &mut impl FnMut(Sighting)) {
         let canary_alive = match beat(&self.store, &self.canary) {
-            Ok(alive) => alive,
+            Ok(alive) => {
+                self.trouble = None;
+                alive
+            }
             Err(error) => {
-                log::warn!("heartbeats cannot be judged: {}: {error}", self.canary.display());
+                let trouble = format!("heartbeats cannot be judged: {}: {error}", self.canary.display());
+                if self.trouble.as_ref() != Some(&trouble) {
+                    log::warn!("{trouble}");
+                    self.trouble = Some(trouble);
+                }
                 false
             }
         };

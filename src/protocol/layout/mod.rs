@@ -187,6 +187,21 @@ impl Layout {
     pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
         self.tmp(agent).join(format!("{run}.payload"))
     }
+    /// The run that a file in `state/tmp/NAME/` or `state/status/` was made for, if it was for one run alone: of no
+    /// use once that is gone.
+    #[must_use]
+    pub fn run_of_file(file_name: &str) -> Option<RunId> {
+        let mut parts = file_name.split('.');
+        let ([Some(run), Some("payload"), None, None]
+        | [Some(run), Some(_), Some(CLAIM_EXT), None]
+        | [Some(_), Some(run), Some("heartbeat"), None]) =
+            [parts.next(), parts.next(), parts.next(), parts.next()]
+        else {
+            return None;
+        };
+        // The length of a ULID: what an agent made by a shorter name is its own.
+        if run.len() == 26 { run.parse().ok() } else { None }
+    }
     /// `state/tmp/NAME/RUN.ID.claim`: what a run remembers of a claim it made by command.
     #[must_use]
     pub fn claim_note(&self, agent: &AgentName, run: &RunId, id: &TaskId) -> PathBuf {

@@ -1,0 +1,160 @@
+//! The watches: what of the crew is watched, and how many hints of it may wait for the loop.
+//!
+//! The kernel can say faster that files change than anyone can look at them. So only so many hints may
+//! wait; what does not fit is not lost, since hints only say where to look: looking at everything once
+//! stands for all of it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::edge::watches::{Area, Hint, Scope, Watches};
+use crate::protocol::layout::Layout;
+
+use super::Message;
+
+/// How many hints may wait.
+const HINTS_MAX: usize = 4096;
+
+/// What the loop wants of the watches.
+pub(super) enum WatchOrder {
+    /// Everything is to be watched anew.
+    Again,
+    /// This is to be watched beside the crew's own places, and nothing else.
+    Extra(BTreeSet<(PathBuf, Scope)>),
+}
+
+/// The door that hints come through.
+#[derive(Debug, Default)]
+struct Door {
+    waiting: AtomicUsize,
+    /// Hints were turned away since everything was looked at.
+    turned_away: AtomicBool,
+}
+
+impl Door {
+    /// Whether one more may wait.
+    fn lets_in(&self) -> bool {
+        if self.waiting.load(Ordering::Acquire) >= HINTS_MAX {
+            self.turned_away.store(true, Ordering::Release);
+            return false;
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    /// One has been taken by the loop. True if everything is to be looked at, because some did not get in.
+    /// Asked at half, so that a flood costs one look for thousands of hints.
+    fn taken(&self) -> bool {
+        let before = self.waiting.fetch_sub(1, Ordering::AcqRel);
+        before <= HINTS_MAX / 2 && self.turned_away.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The watches, which live with the loop's thread but outside its logic.
+pub(super) struct Eyes {
+    watches: Option<Watches>,
+    orders: Receiver<WatchOrder>,
+    layout: Layout,
+    extra: BTreeSet<(PathBuf, Scope)>,
+    door: Arc<Door>,
+}
+
+impl Eyes {
+    /// Starts the watches. Without them, which is told, the periodic look at everything must do.
+    pub(super) fn open(layout: Layout, orders: Receiver<WatchOrder>, sender: &Sender<Message>) -> Self {
+        let door = Arc::new(Door::default());
+        let (inside, outside) = (sender.clone(), Arc::clone(&door));
+        let deliver = move |hint| {
+            if outside.lets_in() {
+                // The loop is gone only when the whole process is about to end.
+                let _ = inside.send(Message::Hint(hint));
+            }
+        };
+        let watches = Watches::start(deliver);
+        let mut eyes = Self { watches: None, orders, layout, extra: BTreeSet::new(), door };
+        match watches {
+            Ok(watches) => eyes.watches = Some(watches),
+            Err(error) => eyes.fail(sender, error.to_string()),
+        }
+        eyes.watch_all(sender);
+        eyes
+    }
+
+    fn fail(&self, sender: &Sender<Message>, why: String) {
+        if self.door.lets_in() {
+            let _ = sender.send(Message::Hint(Hint::Failed(why)));
+        }
+    }
+
+    /// A message that the loop takes, and what else it must know because of that.
+    pub(super) fn admit(&self, message: Message) -> impl Iterator<Item = Message> + use<> {
+        let overflow = matches!(message, Message::Hint(_)) && self.door.taken();
+        std::iter::once(message).chain(overflow.then_some(Message::Hint(Hint::Rescan)))
+    }
+
+    fn watch_all(&mut self, sender: &Sender<Message>) {
+        let layout = &self.layout;
+        let places = [
+            (layout.agents(), Area::Agents, Scope::Entries),
+            (layout.halt(), Area::State, Scope::File),
+            (layout.supervisor_lock(), Area::State, Scope::File),
+            (layout.stopped_dir(), Area::Stopped, Scope::Entries),
+            (layout.requests(), Area::Requests, Scope::Entries),
+            (layout.new_tasks(), Area::NewTasks, Scope::Entries),
+            (layout.tasks(), Area::Tasks, Scope::Entries),
+            (layout.outcomes(), Area::Outcomes, Scope::Tree),
+            (layout.queues(), Area::Queue, Scope::Tree),
+            (layout.crew_file(), Area::CrewFile, Scope::File),
+        ];
+        let extra = self.extra.iter().map(|(path, scope)| (path.clone(), Area::Extra, *scope));
+        let places: Vec<_> = places.into_iter().chain(extra).collect();
+        for (path, area, scope) in places {
+            let Some(watches) = &mut self.watches else { return };
+            if let Err(error) = watches.watch(&path, area, scope) {
+                self.fail(sender, format!("{}: {error}", path.display()));
+            }
+        }
+    }
+
+    /// Carries out what the loop ordered.
+    pub(super) fn adjust(&mut self, sender: &Sender<Message>) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                WatchOrder::Again => self.watch_all(sender),
+                WatchOrder::Extra(paths) => self.watch_beside(paths),
+            }
+        }
+    }
+
+    fn watch_beside(&mut self, paths: BTreeSet<(PathBuf, Scope)>) {
+        let Some(watches) = &mut self.watches else { return };
+        for (gone, _) in self.extra.difference(&paths) {
+            watches.unwatch(gone, Area::Extra);
+        }
+        for (new, scope) in paths.difference(&self.extra) {
+            if let Err(error) = watches.watch(new, Area::Extra, *scope) {
+                log::warn!("{}: {error}", new.display());
+            }
+        }
+        self.extra = paths;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_hints_is_bounded_and_costs_one_look_at_everything() {
+        let door = Door::default();
+        let let_in = (0..3 * HINTS_MAX).filter(|_| door.lets_in()).count();
+        assert_eq!(let_in, HINTS_MAX);
+        let looks = (0..HINTS_MAX).filter(|_| door.taken()).count();
+        assert_eq!(looks, 1, "once for all that did not get in");
+        assert!(door.lets_in() && !door.taken(), "and what comes later is as ever");
+    }
+}
