@@ -46,6 +46,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         Ok(()) => Ok(Exit::Ok),
         Err(error @ RunError::Lock(_)) => Err(CliError::try_again(error)
             .hint("see what it does with `nightcrew status`, or end it with `kill PID`")),
+        Err(error @ RunError::Unfinished(_)) => Err(CliError::failed(error)
+            .hint("nothing that was acknowledged is lost; see to the disk, then start again")),
         Err(error @ RunError::Survey(_)) => Err(CliError::failed(error).hint("see `nightcrew check`")),
         Err(error @ RunError::Start { .. }) => Err(CliError::failed(error)),
     }

@@ -292,7 +292,7 @@ impl<S: Store> SegmentedLog<S> {
     }
 
     /// The last committed entries, oldest first: those of the whole commits within the last `len_max`
-    /// bytes.
+    /// bytes, and at least those of the last commit.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -302,10 +302,18 @@ impl<S: Store> SegmentedLog<S> {
         for first in self.segments.iter().rev() {
             let path = Layout::segment(&self.dir, *first);
             let Some(signature) = self.store.stat(&path).map_err(at(&path))? else { break };
-            let from = signature.size.saturating_sub(left);
+            let read = |from: u64| {
+                self.store.read_at(&path, from, to_usize(signature.size - from)).map_err(at(&path))
+            };
+            let mut from = signature.size.saturating_sub(left);
+            let mut bytes = read(from)?;
+            // Nothing whole: the last commit is longer than that, and it is the one that a crash cut short.
+            while from > 0 && parts.is_empty() && framing::scan(&bytes, Start::Anywhere).entries.is_empty() {
+                left = left.saturating_mul(2).max(1);
+                from = signature.size.saturating_sub(left);
+                bytes = read(from)?;
+            }
             let start = if from == 0 { Start::Segment } else { Start::Anywhere };
-            let bytes =
-                self.store.read_at(&path, from, to_usize(signature.size - from)).map_err(at(&path))?;
             let found = framing::scan(&bytes, start);
             let believed = found.entries.iter().filter(|entry| entry.seq <= limit);
             parts.push(believed.map(|entry| (entry.seq, entry.body())).collect());

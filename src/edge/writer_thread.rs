@@ -41,17 +41,23 @@ pub enum WriterReport {
     },
 }
 
-/// The writer thread was not done in time: what it still held is not acknowledged.
+/// The writer thread ended with something not stored, and not acknowledged.
 #[derive(Debug, thiserror::Error)]
-#[error("the disk did not take what was still to be written in {0:?}")]
-pub struct Unfinished(Duration);
+pub enum Unfinished {
+    /// It was not done in time, and is left behind.
+    #[error("the disk did not take what was still to be written in {0:?}")]
+    Late(Duration),
+    /// The disk was full, or failed.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// A running writer thread.
 pub struct WriterThread {
     jobs: Sender<Job>,
     stop: Sender<()>,
     ended: Receiver<()>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Result<(), String>>,
 }
 
 impl WriterThread {
@@ -83,19 +89,22 @@ impl WriterThread {
         let (ending, ended) = crossbeam_channel::bounded(0);
         let thread =
             thread::Builder::new().name("writer".to_owned()).stack_size(STACK_LEN).spawn(move || {
-                Driver { writer, deliver, queue, stopping, retry }.run();
+                let ended = Driver { writer, deliver, queue, stopping, retry }.run();
                 // Dropped last, so that `finish` knows.
                 drop(ending);
+                ended
             })?;
         Ok(Self { jobs, stop, ended, thread })
     }
 
-    /// Hands over a job, without waiting for anything.
+    /// Hands over a job, without waiting for anything. One that somebody waits for, or that others build on, is
+    /// never turned away: each task and each file has one at a time, and those bound them.
     ///
     /// # Errors
     /// The job, if [`QUEUE_LEN_MAX`] wait already or the thread has ended.
     pub fn push(&self, job: Job) -> Result<(), Job> {
-        if self.jobs.len() >= QUEUE_LEN_MAX {
+        let dispensable = job.ticket.is_none() && job.before.is_empty();
+        if dispensable && self.jobs.len() >= QUEUE_LEN_MAX {
             return Err(job);
         }
         self.jobs.send(job).map_err(|refused| refused.0)
@@ -105,15 +114,18 @@ impl WriterThread {
     /// once more and then reported as [`WriterReport::Failed`].
     ///
     /// # Errors
-    /// [`Unfinished`], if that takes longer than `patience`; the thread is left behind.
+    /// [`Unfinished`], if that takes longer than `patience`, or something could not be stored.
     pub fn finish(self, patience: Duration) -> Result<(), Unfinished> {
         let Self { jobs, stop, ended, thread } = self;
         drop(jobs);
         drop(stop);
         match ended.recv_timeout(patience) {
-            Err(RecvTimeoutError::Timeout) => Err(Unfinished(patience)),
-            // It has nothing left to do but to return; its panic was already printed.
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => thread.join().or(Ok(())),
+            Err(RecvTimeoutError::Timeout) => Err(Unfinished::Late(patience)),
+            // It has nothing left to do but to return.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => thread
+                .join()
+                .unwrap_or_else(|_| Err("the writer ended by a panic".to_owned()))
+                .map_err(Unfinished::Refused),
         }
     }
 }
@@ -127,15 +139,17 @@ struct Driver<S: Store, D> {
 }
 
 impl<S: Store, D: Fn(WriterReport)> Driver<S, D> {
-    fn run(mut self) {
+    fn run(mut self) -> Result<(), String> {
         while let Ok(first) = self.queue.recv() {
             let mut jobs = vec![first];
             jobs.extend(self.queue.try_iter().take(BATCH_LEN_MAX - 1));
             let mut batch = Batch::new(jobs);
             if let Err(why) = self.store(&mut batch) {
-                return self.refuse_all(&batch, &why);
+                self.refuse_all(&batch, &why);
+                return Err(why);
             }
         }
+        Ok(())
     }
 
     /// Stores a batch, however long the disk is full; the reason if it cannot be stored at all.

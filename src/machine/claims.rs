@@ -13,7 +13,7 @@ use crate::protocol::time::{Mono, Now};
 use super::conclusion::{Told, conclusion_of, fact_of, follow};
 use super::effect::RecordChange;
 use super::event::HandedIn;
-use super::state::{Claim, Conclusion, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
+use super::state::{Claim, Conclusion, Course, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
 use super::{Effect, Out};
 
 /// A claimed lock that did not change for so long has expired.
@@ -188,7 +188,7 @@ impl State {
     }
 
     pub(super) fn outcomes_looked(&mut self, now: Now, id: &TaskId, out: &mut Out) {
-        if self.broken.is_some() {
+        if self.storage.is_broken() {
             return;
         }
         let Some(task) = self.tasks.get(id) else { return };
@@ -196,6 +196,14 @@ impl State {
         let Some(fate) = claim.fate.clone() else { return };
         let claim = claim.as_ref().clone();
         self.conclude(now, id, claim, &fate, Told::Now, out);
+    }
+
+    /// Nothing may be decided about the task. The next supervisor finds its lock and looks again.
+    pub(super) fn outcomes_unseen(&mut self, id: &TaskId) {
+        if let Course::Draining { .. } = self.course {
+            self.tasks.remove(id);
+            self.aging.remove(id);
+        }
     }
 
     pub(super) fn outcome_seen(&mut self, now: Now, seen: HandedIn, out: &mut Out) {
@@ -215,7 +223,7 @@ impl State {
             out.push(refuse("there is no such open task".into()));
             return;
         };
-        if self.broken.is_some() {
+        if self.storage.is_broken() {
             return;
         }
         let claim = match &task.stage {
@@ -286,7 +294,7 @@ impl State {
             failures: task.failures,
             deferrals: task.deferrals,
             not_before: None,
-            decided: (!unsaid).then(|| claim.nonce.clone()),
+            decided: (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone()),
             attempt: None,
             output: None,
             facts: Vec::new(),
@@ -331,6 +339,7 @@ impl State {
             }
             Owner::Outside(name) => {
                 self.outside.remove(name);
+                out.push(Effect::Release(name.clone()));
             }
             Owner::Unprovable => {}
         }

@@ -8,7 +8,7 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::state::{Cause, Course, Rest, Run, RunState, Stage, State, Task};
+use super::state::{Cause, Course, Rest, Run, RunState, Stage, State, Storage, Task};
 use super::{Effect, Out};
 
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
@@ -150,10 +150,19 @@ impl State {
 
     /// The store failed for good: work that could not be acknowledged is not begun; services go on.
     pub(super) fn store_broken(&mut self, why: String, out: &mut Out) {
-        if self.broken.is_none() {
+        if !self.storage.is_broken() {
             out.push(Effect::Alert("storage".into(), format!("nothing more is acknowledged: {why}")));
-            self.broken = Some(why);
+            self.storage = Storage::Broken(why);
         }
+    }
+
+    /// The disk is full, or has room again.
+    pub(super) fn store_full(&mut self, full: bool) {
+        self.storage = match &self.storage {
+            Storage::Broken(why) => Storage::Broken(why.clone()),
+            Storage::Whole | Storage::Full if full => Storage::Full,
+            Storage::Whole | Storage::Full => Storage::Whole,
+        };
     }
 
     pub(super) fn drain_if_idle(&mut self, now: Now, out: &mut Out) {
@@ -209,13 +218,14 @@ impl State {
         self.runs.get(run).is_none_or(|run| matches!(run.state, RunState::Stuck(_)))
     }
 
-    /// True if nothing waits to be written, nor for a look at the outcomes of an owner that is gone.
+    /// True if nothing waits to be written, nor for a look at the outcomes of an owner that is gone. What a
+    /// full or broken disk holds up may wait for ever; it is what a crash would leave, and mended like that.
     fn is_recorded(&self) -> bool {
         let looked_for = |task: &Task| match &task.stage {
             Stage::Held(claim) => claim.fate.is_some(),
             Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => false,
         };
-        self.broken.is_some() || self.tickets.is_empty() && !self.tasks.values().any(looked_for)
+        self.storage != Storage::Whole || self.tickets.is_empty() && !self.tasks.values().any(looked_for)
     }
 
     pub(super) fn end_if_over(&mut self, out: &mut Out) {

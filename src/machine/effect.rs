@@ -76,6 +76,8 @@ pub enum Effect {
     Forget(AgentName),
     /// Regard a process of an earlier supervisor as this run's root.
     TakeOver(RunId, Identity),
+    /// A process outside any run, taken over under this name, is watched no more.
+    Release(Name),
     /// Tell a run to stop.
     Signal(RunId, i32),
     /// Kill a run's whole tree and prove it gone.

@@ -126,6 +126,8 @@ pub enum Event {
     OutcomeSeen(HandedIn),
     /// All outcomes on disk for this task were reported; there are no more.
     OutcomesLooked(TaskId),
+    /// The outcomes on disk for this task cannot be looked at; that is tried again, unless the crew drains.
+    OutcomesUnseen(TaskId),
     /// A handler's lock or payload could not be laid out: no process was made.
     DispatchFailed(RunId, String),
     /// A task's record is gone from the disk, or is no record any more.
@@ -168,6 +170,8 @@ pub enum Event {
     Stored(u64),
     /// It is not, and why.
     NotStored(u64, String),
+    /// Whether the disk is full: what waits is stored once there is room again.
+    StoreFull(bool),
     /// The store failed for good: nothing more is acknowledged.
     StoreBroken(String),
     /// Whether updates of memory wait to be applied.

@@ -52,6 +52,7 @@ impl State {
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
             Event::OutcomeSeen(handed_in) => self.outcome_seen(now, handed_in, out),
             Event::OutcomesLooked(task) => self.outcomes_looked(now, &task, out),
+            Event::OutcomesUnseen(task) => self.outcomes_unseen(&task),
             Event::DispatchFailed(run, why) => self.dispatch_failed(now, &run, &why, out),
             Event::TaskLost(task, why) => self.task_lost(&task, &why, out),
             Event::SurvivorFound(run, agent, process) => self.survivor_found(now, run, agent, process, out),
@@ -69,6 +70,7 @@ impl State {
             Event::Stored(ticket) => self.stored(now, ticket, out),
             Event::NotStored(ticket, why) => self.not_stored(now, ticket, &why, out),
             Event::StoreBroken(why) => self.store_broken(why, out),
+            Event::StoreFull(full) => self.store_full(full),
             Event::MemoryQueue { empty } => self.memory_queue_empty = empty,
             Event::StopAsked(why) => self.stop_asked(now, why, out),
             Event::Tick => {}

@@ -43,6 +43,26 @@ pub(super) enum Course {
     Over,
 }
 
+/// Whether records can be made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// They can.
+    Whole,
+    /// They wait for room: nothing that needs more of them is begun.
+    Full,
+    /// They cannot, until another supervisor starts.
+    Broken(String),
+}
+
+impl Storage {
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Whole | Self::Full => false,
+        }
+    }
+}
+
 /// A change of an agent's file that counts once it has been quiet.
 #[derive(Debug, Clone)]
 pub(super) enum Pending {
@@ -303,7 +323,7 @@ pub struct State {
     pub(super) claimed_kinds: BTreeSet<Kind>,
     pub(super) halt: Option<String>,
     pub(super) course: Course,
-    pub(super) broken: Option<String>,
+    pub(super) storage: Storage,
     pub(super) memory_queue_empty: bool,
     /// Since when nothing was submitted: at first, since the first step.
     pub(super) quiet_since: Option<Mono>,
@@ -336,7 +356,7 @@ impl State {
             claimed_kinds: BTreeSet::new(),
             halt: None,
             course: Course::Working,
-            broken: None,
+            storage: Storage::Whole,
             memory_queue_empty: false,
             quiet_since: None,
             stepped: Mono(0),

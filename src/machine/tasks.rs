@@ -12,7 +12,7 @@ use crate::protocol::time::{Mono, Now};
 
 use super::effect::Grant;
 use super::event::{Accepted, Found, Submission};
-use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Task, Then, Writing};
+use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Storage, Task, Then, Writing};
 use super::{Effect, Out};
 
 /// How many fencing tokens are reserved on disk at a time.
@@ -49,8 +49,12 @@ impl State {
             return;
         }
         if let Some(known) = self.tasks.get(&new.id) {
-            if let Stage::Pending { writing: Writing::Admission, .. } = known.stage {
-                // This very file is being admitted: until that is durable it is all there is of the task.
+            if let Stage::Pending { writing: Writing::Admission, .. }
+            | Stage::Pending { then: Then::Gone, .. } = known.stage
+            {
+                // This very file is being admitted, and until that is durable it is all there is of the task. Or
+                // the task is ending, and this may be its only record, moved back by somebody quick: the next
+                // look tells.
                 return;
             }
             // The same nonce: a crash came between admitting it and removing the submission.
@@ -160,7 +164,7 @@ impl State {
     /// What was to be written could not be, for a reason of its own.
     pub(super) fn not_stored(&mut self, now: Now, ticket: u64, why: &str, out: &mut Out) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
-        if self.broken.is_some() {
+        if self.storage.is_broken() {
             return;
         }
         let Some(Stage::Pending { ticket: awaited, writing, .. }) =
@@ -196,7 +200,9 @@ impl State {
                 self.waiting.remove(&(until, id.clone()));
             }
             Stage::Held(claim) => self.let_go(id, &claim, out),
-            Stage::Pending { .. } | Stage::Ready | Stage::Obscured { .. } => {}
+            // Nobody will answer for what could not even be handed to the writer.
+            Stage::Pending { ticket, .. } => drop(self.tickets.remove(&ticket)),
+            Stage::Ready | Stage::Obscured { .. } => {}
         }
         self.aging.remove(id);
         out.push(Effect::Note(Fact::Rejected {
@@ -288,7 +294,7 @@ impl State {
 
     /// True while something new may be begun: afterwards records stay as they are, for the next supervisor.
     fn takes_work(&self) -> bool {
-        self.broken.is_none() && self.course == Course::Working
+        self.storage == Storage::Whole && self.course == Course::Working
     }
 
     pub(super) fn next_task_deadline(&self) -> Option<Mono> {
@@ -416,7 +422,7 @@ impl State {
     pub(super) fn is_taken(&self, task: &Task) -> bool {
         match &task.stage {
             // Its owner is gone, and what follows for it is not decided yet.
-            Stage::Held(claim) if claim.fate.is_some() => self.broken.is_none(),
+            Stage::Held(claim) if claim.fate.is_some() => !self.storage.is_broken(),
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) => {
                     self.runs.get(run).is_some_and(|run| !matches!(run.state, RunState::Stuck(_)))
@@ -424,14 +430,14 @@ impl State {
                 Owner::Outside(_) | Owner::Unprovable => false,
             },
             // What cannot be written any more is nobody's.
-            Stage::Pending { .. } => self.broken.is_none(),
+            Stage::Pending { .. } => !self.storage.is_broken(),
             Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => {
                 let handler = self.agents.iter().any(|(name, agent)| {
                     let handles =
                         agent.accepted.as_ref().is_some_and(|v| v.manifest.handles.contains(&task.kind));
                     handles && self.unwanted(name).is_none()
                 });
-                self.broken.is_none() && (handler || self.claimed_kinds.contains(&task.kind))
+                !self.storage.is_broken() && (handler || self.claimed_kinds.contains(&task.kind))
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
 use crate::protocol::time::{Wall, show_duration};
 
-use super::state::{Agent, Course, Lapse, Liveness, Rest, Run, RunState, State};
+use super::state::{Agent, Course, Lapse, Liveness, Rest, Run, RunState, State, Storage};
 
 /// The whole, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,12 @@ impl State {
             last_exit: agent.last_exit.clone(),
             refusal: agent.refusal.clone(),
         })
+    }
+
+    /// The digest of the version of an agent that counts.
+    #[must_use]
+    pub fn digest_of(&self, agent: &AgentName) -> Option<&str> {
+        self.agents.get(agent)?.accepted.as_ref().map(|version| version.digest.as_str())
     }
 
     fn standing(&self, name: &AgentName, agent: &Agent, runs: &[&Run]) -> (Standing, String, Option<Wall>) {
@@ -82,12 +88,12 @@ impl State {
     /// The whole, in a few words.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let state = match (&self.course, &self.broken, &self.halt) {
+        let state = match (&self.course, &self.storage, &self.halt) {
             (Course::Draining { why }, ..) => format!("draining: {why}"),
             (Course::Over, ..) => "ended".into(),
-            (Course::Working, Some(why), _) => format!("failed: {why}"),
-            (Course::Working, None, Some(why)) => format!("halted: {why}"),
-            (Course::Working, None, None) => "running".into(),
+            (Course::Working, Storage::Broken(why), _) => format!("failed: {why}"),
+            (Course::Working, Storage::Whole | Storage::Full, Some(why)) => format!("halted: {why}"),
+            (Course::Working, Storage::Whole | Storage::Full, None) => "running".into(),
         };
         let warnings = self.unhandled_kinds().into_iter().map(|(kind, count)| {
             format!("{count} tasks of kind {kind} wait, and no agent handles it (agents may claim them by themselves)")

@@ -209,6 +209,8 @@ impl TryFrom<LockLine> for Lock {
             _ => return Err("a process is told by pid, start, boot and ns together, or not at all"),
         };
         let LockLine { v, task, token, nonce, agent, run, at, .. } = line;
+        // The names of files are made of it.
+        nonce.parse::<Name>().map_err(|_| "its nonce is no name: 1 to 64 of A-Z a-z 0-9 _ -")?;
         Ok(Self { v, task, token, nonce, agent, run, owner, at })
     }
 }
@@ -326,6 +328,14 @@ mod tests {
             let changed = text.replace(part, other);
             assert_ne!(changed, text);
             assert!(decode::<Lock>(changed.as_bytes()).is_err(), "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_lock_whose_nonce_is_no_name_is_refused() {
+        for nonce in ["", "../../../x", "/x", "a.b", "a b", &"n".repeat(65)] {
+            let text = line(&Lock { nonce: nonce.to_owned(), ..lock(None) });
+            assert!(decode::<Lock>(text.as_bytes()).is_err(), "{text}");
         }
     }
 

@@ -264,3 +264,26 @@ fn what_a_killed_run_held_waits_again_without_a_failure() {
     assert_eq!(record["failures"], 0);
     crew.ends_well();
 }
+
+#[test]
+fn claims_of_a_process_outside_any_run_leave_no_descriptors_behind() {
+    let mut crew = Crew::new();
+    crew.start();
+    let owner = crew.outsider("sleep", &["1000"]);
+    let pid = owner.pid();
+    let open = || fs::read_dir(format!("/proc/{}/fd", crew.supervisor())).expect("ours").count();
+    let mut before = 0;
+    for n in 0..12 {
+        let task = crew.submit("work", &n.to_string());
+        crew.eventually("it may be claimed", || {
+            text_of(&crew.layout.ready(&name("work"))).contains(task.as_str())
+        });
+        crew.ok(&["claim", "work", "--owner-pid", &pid]);
+        crew.ok(&["done", task.as_str()]);
+        crew.eventually("it is done", || crew.is_done(&task));
+        before = if n == 1 { open() } else { before };
+    }
+    crew.eventually("none is left of ten claims", || open() < before + 5);
+    drop(owner);
+    crew.ends_well();
+}

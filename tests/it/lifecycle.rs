@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use nightcrew::protocol::ledger::Fact;
 use nix::sys::signal::Signal;
@@ -31,6 +32,45 @@ fn a_second_supervisor_is_refused_and_told_who_holds_the_crew() {
     crew.term();
     assert!(!crew.layout.tasks().exists(), "nothing is made in a directory that is somebody else's");
     crew.leaves_nothing();
+}
+
+#[test]
+fn without_its_state_a_supervisor_rests_and_touches_nothing() {
+    let mut crew = Crew::new();
+    crew.sleeper("one");
+    crew.start();
+    crew.running("one", None);
+    crew.signal_supervisor(Signal::SIGSTOP);
+    fs::remove_dir_all(crew.layout.state()).expect("removed");
+    crew.signal_supervisor(Signal::SIGCONT);
+    crew.eventually("it says what is wrong", || text_of(&crew.log()).contains("state was removed"));
+    // A loop that spins uses as much as there is; one that rests uses next to nothing, however long this takes.
+    let begun = cpu_ticks(crew.supervisor());
+    crew.agent("two.sh", "#!/bin/sh\n");
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_ticks(crew.supervisor()) - begun;
+    assert!(used < 30, "{used} hundredths of a second in one");
+    assert!(!crew.layout.tasks().exists(), "nothing is made in a directory of somebody else's");
+    crew.term();
+    crew.leaves_nothing();
+}
+
+/// User and system time of a process, in clock ticks.
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    [11, 12].iter().map(|field| fields[*field].parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn term_ends_a_crew_though_a_tasks_record_was_removed() {
+    let mut crew = Crew::new();
+    crew.agent("slow.sh", "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# ///\nsleep 1000\n");
+    crew.start();
+    let task = crew.submit("work", "1");
+    crew.running("slow", None);
+    fs::remove_file(crew.layout.task(&task)).expect("removed");
+    crew.ends_well();
 }
 
 #[test]

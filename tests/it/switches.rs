@@ -1,8 +1,13 @@
 //! The operator's switches.
 
-use nightcrew::protocol::status::Standing;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 
-use crate::crew::{Crew, is_alive};
+use nightcrew::protocol::layout::Layout;
+use nightcrew::protocol::status::Standing;
+use nix::sys::signal::Signal;
+
+use crate::crew::{Crew, is_alive, name, text_of};
 
 #[test]
 fn stop_and_start_hold_across_supervisors() {
@@ -64,4 +69,30 @@ fn restart_restarts_the_named_alone_and_all_when_asked() {
     assert!(!crew.nightcrew(&["restart", "nobody"]).status.success());
     crew.ends_well();
     assert_eq!(crew.nightcrew(&["restart", "one"]).status.code(), Some(69), "without a supervisor");
+}
+
+#[test]
+fn a_request_is_carried_out_once_though_its_answer_cannot_be_written() {
+    let mut crew = Crew::new();
+    crew.sleeper("one");
+    crew.start();
+    let first = crew.running("one", None);
+    let segment = Layout::segment(&crew.layout.ledger(), 1);
+    let mut ledger = OpenOptions::new().append(true).open(segment).expect("a segment");
+    ledger.write_all(b"somebody else's\n").expect("written");
+    let id = name("q");
+    crew.put(&crew.layout.request(&id), r#"{"v":1,"id":"q","ask":"restart","agents":["one"]}"#, 0o644);
+    let second = crew.running("one", Some(first));
+    crew.eventually("the storage failed", || text_of(&crew.log()).contains("storage failed"));
+    assert!(crew.layout.request(&id).exists() && !crew.layout.answer(&id).exists());
+    // Each look at everything finds the request again; the new agent proves that there was one.
+    for agent in ["two", "three"] {
+        crew.signal_supervisor(Signal::SIGHUP);
+        crew.sleeper(agent);
+        crew.running(agent, None);
+    }
+    assert_eq!(crew.pid("one"), Some(second));
+    assert_eq!(crew.status("one").expect("a status").restarts, 1);
+    assert!(!crew.term().success(), "and it says that not all could be written");
+    crew.leaves_nothing();
 }

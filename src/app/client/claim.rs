@@ -129,7 +129,7 @@ impl<S: Store> Client<S> {
         };
         self.note(&lock)?;
         if !self.link_lock(&lock)? {
-            self.forget(id)?;
+            self.give_way(id)?;
             return Ok(Try::Next);
         }
         self.verify(Claim { record, lock })
@@ -197,6 +197,16 @@ impl<S: Store> Client<S> {
         match &self.caller {
             Caller::Operator => Ok(()),
             Caller::Run { agent, run } => self.remove(&self.layout.claim_note(agent, run, id)),
+        }
+    }
+
+    /// Somebody else was quicker. If that was another process of this run, the note is to be of its claim, which
+    /// ours has overwritten.
+    fn give_way(&mut self, id: &TaskId) -> Result<(), ClientError> {
+        let Caller::Run { run, .. } = self.caller.clone() else { return Ok(()) };
+        match self.record::<Lock>(&self.layout.lock(id), SMALL_LEN_MAX) {
+            Ok(Some(lock)) if lock.run.as_ref() == Some(&run) => self.note(&lock),
+            Ok(_) | Err(_) => self.forget(id),
         }
     }
 

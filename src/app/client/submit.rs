@@ -9,7 +9,7 @@ use crate::protocol::status::AgentStatus;
 use crate::protocol::task::{TaskRecord, id_from_key, id_from_payload};
 use crate::protocol::time::Wall;
 
-use super::lookup::Found;
+use super::lookup::{Found, Standing};
 use super::{Client, ClientError};
 
 /// What makes two submissions the same task.
@@ -84,7 +84,7 @@ impl<S: Store> Client<S> {
     ) -> Result<Submitted, ClientError> {
         let id = self.id_of(kind, &payload, same);
         if let Some(found) = self.find(&id)? {
-            return Ok(Submitted::Duplicate(Box::new(found)));
+            return self.duplicate(found);
         }
         let by = self.caller.name().to_owned();
         let nonce = self.nonce();
@@ -101,9 +101,22 @@ impl<S: Store> Client<S> {
         // Somebody else submitted it between our look and our link. If it is admitted and gone from
         // there by now, it is found elsewhere; if it was refused in the same breath, so would ours be.
         match self.find(&id)? {
-            Some(found) => Ok(Submitted::Duplicate(Box::new(found))),
+            Some(found) => self.duplicate(found),
             None => Err(ClientError::Payload(format!("another submission of {id} was just refused"))),
         }
+    }
+
+    /// Whoever submitted it first may not have made its name durable yet, and a second caller relies on it too.
+    fn duplicate(&self, found: Found) -> Result<Submitted, ClientError> {
+        let dirs = match found.standing {
+            // It may be on its way from the one to the other.
+            Standing::New | Standing::Ready => vec![self.layout.new_tasks(), self.layout.tasks()],
+            Standing::Waiting | Standing::Claimed | Standing::Done | Standing::Dead => Vec::new(),
+        };
+        for path in dirs {
+            self.store.sync_dir(&path).map_err(|error| ClientError::Io { path, error })?;
+        }
+        Ok(Submitted::Duplicate(Box::new(found)))
     }
 
     /// True if some agent's status says that it handles this kind. A status that cannot be read says nothing.

@@ -236,6 +236,21 @@ fn eight_racers_claim_each_task_once() {
 }
 
 #[test]
+fn processes_of_one_run_do_not_forget_each_others_claims() {
+    let crew = Crew::new();
+    for n in 1..=40 {
+        crew.ready_task(&n.to_string(), n);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let mut client = crew.run("writer", "R1");
+            scope.spawn(move || while claim(&mut client).is_some() {});
+        }
+    });
+    assert_eq!(crew.run("writer", "R1").notes().unwrap().len(), 40);
+}
+
+#[test]
 fn a_claim_that_became_void_while_it_was_made_is_handed_back() {
     let crew = Crew::new();
     let id = crew.ready_task("a", 5);

@@ -19,6 +19,8 @@ use crate::protocol::time::Mono;
 pub const RESCAN_MS: u64 = 30_000;
 /// How many hints may wait. Where more come, one look at everything stands for them.
 const HINTS_MAX: usize = 1024;
+/// How long a full channel may keep the end waiting.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How many turns the flush at the end may take, each of up to [`super::BATCH_MAX`] updates.
 const FLUSH_TURNS_MAX: u32 = 4096;
 
@@ -82,11 +84,11 @@ impl StewardThread {
         let _ = self.messages.try_send(Message::Rescan);
     }
 
-    /// Asks it to apply what is queued and to end, which [`StewardReport::Stopped`] will tell. Blocks only
-    /// while the channel is full.
+    /// Asks it to apply what is queued and to end, which [`StewardReport::Stopped`] will tell. Waits a
+    /// moment where the channel is full, but no longer for a thread that a dead disk holds.
     pub fn stop(&self) {
         // A thread that has ended already needs no asking.
-        let _ = self.messages.send(Message::Stop);
+        let _ = self.messages.send_timeout(Message::Stop, STOP_PATIENCE);
     }
 
     /// Waits for the end of a thread that was asked to stop.

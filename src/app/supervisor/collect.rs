@@ -21,6 +21,7 @@ use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
+use super::look::writing_warning;
 use super::recover::make_directories;
 use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
 
@@ -151,7 +152,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let Some(agent) = stem.and_then(|stem| stem.parse::<AgentName>().ok()) else { return };
         match touch {
             Touch::Begun => drop(self.being_written.insert(agent, (now.mono, path.into()))),
-            Touch::Whole | Touch::Gone => drop(self.being_written.remove(&agent)),
+            Touch::Whole | Touch::Gone => {
+                self.warnings.remove(&writing_warning(&agent));
+                self.being_written.remove(&agent);
+            }
         }
     }
 
@@ -193,9 +197,17 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn collect_writer(&mut self, now: Now, report: WriterReport) {
         match report {
-            WriterReport::Done(Done::Stored(ticket)) => self.step(now, Event::Stored(ticket.0)),
+            WriterReport::Done(Done::Stored(ticket)) => match self.leaving.end(ticket) {
+                // Somebody may have published another there by now, and that hint was passed over.
+                Some(path) => self.point_at(path),
+                None => self.step(now, Event::Stored(ticket.0)),
+            },
             WriterReport::Done(Done::Refused { ticket: Some(ticket), reason }) => {
-                self.step(now, Event::NotStored(ticket.0, reason));
+                match self.leaving.end(ticket) {
+                    // It stays, and the next scan finds it.
+                    Some(_) => log::error!("not recorded: {reason}"),
+                    None => self.step(now, Event::NotStored(ticket.0, reason)),
+                }
             }
             WriterReport::Done(Done::Refused { ticket: None, reason }) => {
                 log::error!("not recorded: {reason}");
@@ -204,10 +216,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             WriterReport::Full(why) => {
                 log::error!("the disk is full, nothing is acknowledged until there is room: {why}");
                 self.warnings.insert("disk".into(), format!("the disk is full: {why}"));
+                self.step(now, Event::StoreFull(true));
             }
             WriterReport::Recovered => {
                 log::info!("the disk takes records again");
                 self.warnings.remove("disk");
+                self.step(now, Event::StoreFull(false));
+                // Submissions were left where they are.
+                self.to_look_at.places.insert(Place::NewTasks);
             }
             WriterReport::Broken(why) => {
                 log::error!("storage failed, nothing more is acknowledged until a restart: {why}");

@@ -24,7 +24,8 @@ use crate::protocol::request::{Answer, Request};
 use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, parse_outcome_name};
 use crate::protocol::time::Now;
 
-use super::perform::{aside, unreadable};
+use super::jobs::aside;
+use super::perform::unreadable;
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor};
 
 /// The most entries of one directory that are listed at a time.
@@ -42,6 +43,7 @@ enum Reading<T> {
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The files to read in this turn: those pointed at, and all there are where that was asked for.
+    /// What a job is about to take away is looked at once that has ended.
     fn files(&self, all: bool, dir: &Path, hinted: &mut BTreeSet<PathBuf>) -> Vec<PathBuf> {
         if all {
             match self.store.list(dir, LISTED_MAX) {
@@ -56,7 +58,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         while files.len() < READ_MAX
             && let Some(path) = hinted.pop_first()
         {
-            files.push(path);
+            if !self.leaving.contains(&path) {
+                files.push(path);
+            }
         }
         files
     }
@@ -160,13 +164,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             return;
         }
         let path = self.options.layout.lock(task);
+        if self.leaving.contains(&path) {
+            return;
+        }
         let lock = match self.store.read(&path, SMALL_LEN_MAX) {
             Ok(blob) => {
                 record::decode::<Lock>(&blob.bytes).map_err(|error| error.to_string()).and_then(|lock| {
                     if lock.task == *task { Ok(lock) } else { Err(format!("it names task {}", lock.task)) }
                 })
             }
-            Err(error) => match unreadable(error) {
+            Err(error) => match unreadable(&path, error) {
                 None => return,
                 Some(why) => Err(why),
             },
@@ -195,6 +202,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let Some(path) = self.to_look_at.outcomes.pop_first() else { break };
             let agent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
             let Some(agent) = agent else { continue };
+            if self.leaving.contains(&path) {
+                continue;
+            }
             if path.parent().and_then(Path::parent) != Some(self.options.layout.outcomes().as_path()) {
                 continue;
             }
@@ -269,7 +279,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn read_record<T: serde::de::DeserializeOwned>(&mut self, now: Now, path: &Path, max: u64) -> Reading<T> {
         let blob = match self.store.read(path, max) {
             Ok(blob) => blob,
-            Err(error) => return unreadable(error).map_or(Reading::Nothing, Reading::Bad),
+            Err(error) => return unreadable(path, error).map_or(Reading::Nothing, Reading::Bad),
         };
         match record::decode(&blob.bytes) {
             Ok(record) => {
@@ -308,7 +318,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let (path, bytes) = (self.options.layout.answer(&id), record::encode(&answer));
             job.then.push(Change::Write { path, bytes });
         }
-        self.helpers.write(job);
+        self.take_away(path, job);
     }
 }
 

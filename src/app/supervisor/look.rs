@@ -2,7 +2,7 @@
 //! and `stopped/`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::catalog::{self, Finding};
@@ -17,8 +17,13 @@ use crate::protocol::name::AgentName;
 use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::time::{Mono, Now};
 
-use super::inbox::LISTED_MAX;
+use super::inbox::{LISTED_MAX, lock_of};
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor, WRITING_MS};
+
+/// What the warning is filed under that an agent's file is being written.
+pub(super) fn writing_warning(agent: &AgentName) -> String {
+    format!("writing-{agent}")
+}
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Looks at everything that was pointed at.
@@ -47,15 +52,20 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Has the files looked at whose second look is due, and no others.
     fn point_at_second_looks(&mut self, due: impl Fn(&Mono) -> bool) {
-        let Self { second_looks, to_look_at, options, .. } = self;
-        let (requests, new_tasks) = (options.layout.requests(), options.layout.new_tasks());
-        for (path, _) in second_looks.iter().filter(|(_, first)| due(first)) {
-            let pointed_at = match path.parent() {
-                Some(dir) if dir == requests => &mut to_look_at.requests,
-                Some(dir) if dir == new_tasks => &mut to_look_at.new_tasks,
-                Some(_) | None => &mut to_look_at.outcomes,
-            };
-            pointed_at.insert(path.clone());
+        let paths = self.second_looks.iter().filter(|(_, first)| due(first)).map(|(path, _)| path.clone());
+        for path in paths.collect::<Vec<_>>() {
+            self.point_at(path);
+        }
+    }
+
+    /// Has one file looked at that others publish.
+    pub(super) fn point_at(&mut self, path: PathBuf) {
+        let (layout, look) = (&self.options.layout, &mut self.to_look_at);
+        match path.parent() {
+            Some(dir) if dir == layout.requests() => drop(look.requests.insert(path)),
+            Some(dir) if dir == layout.new_tasks() => drop(look.new_tasks.insert(path)),
+            Some(dir) if dir == layout.tasks() => look.locks.extend(lock_of(&path)),
+            Some(_) | None => drop(look.outcomes.insert(path)),
         }
     }
 
@@ -126,7 +136,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         being_written.retain(|agent, (since, path)| {
             let quiet = since.plus(WRITING_MS) <= now.mono;
             let writing = !quiet || processes.is_being_written(path);
-            let key = format!("writing-{agent}");
+            let key = writing_warning(agent);
             if quiet && writing {
                 let file = path.file_name().unwrap_or_default().to_string_lossy();
                 let why = format!(
@@ -183,7 +193,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             && self.being_written.contains_key(&agent)
         {
             // Somebody has it open for writing: what is in it now is not what it will be.
-            self.held_back.entry(agent).or_default().push(finding);
+            let kept = self.held_back.entry(agent).or_default();
+            match &finding {
+                // These withdraw what was told before.
+                Finding::Offer(_) | Finding::Gone { .. } => kept.clear(),
+                Finding::Refused { .. } | Finding::Cleared { .. } => {}
+            }
+            if !kept.contains(&finding) {
+                kept.push(finding);
+            }
             return;
         }
         match finding {
@@ -197,6 +215,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     digest: digest.clone(),
                     manifest: offer.manifest.clone(),
                 };
+                // Of a file that changes again and again only this version can still be adopted.
+                let running = self.state.digest_of(&agent);
+                self.offers.retain(|(name, of), _| *name != agent || Some(of.as_str()) == running);
                 self.offers.insert((agent.clone(), digest), *offer);
                 self.step(now, Event::Offered(agent, Arc::new(version)));
             }

@@ -12,6 +12,7 @@
 mod collect;
 mod eyes;
 mod inbox;
+mod jobs;
 mod launch;
 mod look;
 mod perform;
@@ -200,6 +201,7 @@ pub struct Supervisor<S: Store, C, P, H> {
     unlooked: BTreeSet<(TaskId, AgentName)>,
     /// Submissions that the machine is deciding about.
     incoming: BTreeMap<TaskId, TaskRecord>,
+    leaving: jobs::Leaving,
     alerts: BTreeMap<String, Alert>,
     shown: Shown,
     next_scan: Mono,
@@ -248,6 +250,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
             incoming: BTreeMap::new(),
+            leaving: jobs::Leaving::default(),
             alerts: BTreeMap::new(),
             shown: Shown::default(),
             next_scan: now.mono.plus(SCAN_MS),
@@ -303,7 +306,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// When the loop should turn next though no message came, in milliseconds from now.
     pub fn wait_ms(&mut self) -> u64 {
-        let now = Mono(self.clock.now().mono.0.saturating_sub(self.stalled_ms));
+        // A turn in which the machine was paused is found here.
+        let now = self.read_clock().mono;
         let mut next = self.state.next_deadline().map_or(self.next_scan, |at| at.min(self.next_scan));
         if self.sight == Sight::Clear {
             if self.to_look_at.is_pending() {
@@ -352,8 +356,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.ended
     }
 
-    /// Reads the clock for this turn. If the loop overslept by far, the whole machine was paused, and so
-    /// were our own eyes: the time in between is nobody's silence and does not count.
+    /// Reads the clock, at the begin of each turn and at its end. If the loop overslept by far, or a turn took
+    /// so long, the whole machine was paused, or our own eyes were closed: the time in between is nobody's
+    /// silence and does not count.
     fn read_clock(&mut self) -> Now {
         let real = self.clock.now();
         let mut mono = Mono(real.mono.0.saturating_sub(self.stalled_ms));
@@ -366,6 +371,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.note(Wall(real.wall.0), Fact::SupervisorPaused { gap_ms: overslept });
             }
         }
+        self.wanted_to_wake = Some(mono);
         Now { mono, wall: real.wall }
     }
 

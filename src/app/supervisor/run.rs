@@ -23,11 +23,11 @@ use crate::edge::signals::Signals;
 use crate::edge::watchdog::{Assignment, Watchdog};
 use crate::edge::watches::{Hint, Scope};
 use crate::edge::writer::{Job, Writer};
-use crate::edge::writer_thread::WriterThread;
+use crate::edge::writer_thread::{Unfinished, WriterThread};
 use crate::machine::Setup;
 use crate::protocol::holder::Holder;
 use crate::protocol::layout::Layout;
-use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 
 use super::eyes::{Eyes, WatchOrder};
@@ -50,6 +50,9 @@ pub enum RunError {
     /// The crew cannot be looked at.
     #[error(transparent)]
     Survey(#[from] SurveyError),
+    /// It ended in order, but for what the disk did not take.
+    #[error("not everything could be made durable: {0}")]
+    Unfinished(Unfinished),
     /// Something that is needed could not be had.
     #[error("{what}: {why}")]
     Start {
@@ -182,8 +185,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
     supervisor.recover(survivors, &recovery, &tail);
     turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
-    finish(supervisor, &messages);
-    Ok(())
+    finish(supervisor, &messages).map_err(RunError::Unfinished)
 }
 
 pub(super) fn deliver<T: 'static>(
@@ -239,9 +241,8 @@ fn may_concern_state(message: &Message) -> bool {
 }
 
 /// Applies what is queued, makes all records durable, and ends the helper threads.
-fn finish(supervisor: RealSupervisor, messages: &Receiver<Message>) {
+fn finish(mut supervisor: RealSupervisor, messages: &Receiver<Message>) -> Result<(), Unfinished> {
     let now = supervisor.clock.now();
-    let mut supervisor = supervisor;
     supervisor.helpers.steward.stop();
     let deadline = now.mono.plus(u64::try_from(STEWARD_FLUSH.as_millis()).unwrap_or(u64::MAX));
     loop {
@@ -256,12 +257,6 @@ fn finish(supervisor: RealSupervisor, messages: &Receiver<Message>) {
             }
         }
     }
-    let Supervisor { helpers, processes, .. } = supervisor;
-    let why = "in order".to_owned();
-    let entry = Entry { at: now.wall, fact: Fact::SupervisorStopped { why } };
-    helpers.write(Job { entries: vec![entry], ..Job::default() });
-    if let Err(error) = helpers.writer.finish(FLUSH) {
-        log::error!("not everything could be made durable: {error}");
-    }
-    drop(processes);
+    supervisor.note(now.wall, Fact::SupervisorStopped { why: "in order".to_owned() });
+    supervisor.helpers.writer.finish(FLUSH)
 }

@@ -12,7 +12,7 @@ use crate::edge::files::FsStore;
 use crate::edge::log::Recovery;
 use crate::edge::processes::Order;
 use crate::edge::watches::{Area, Touch};
-use crate::edge::writer::Change;
+use crate::edge::writer::{Change, Done};
 use crate::protocol::crewfile::CrewFile;
 use crate::protocol::name::RunId;
 use crate::protocol::process::Identity;
@@ -131,6 +131,7 @@ impl Crew {
         let run = self.told.orders.borrow().iter().find_map(|order| match order {
             Order::Spawn(launch) => Some(launch.run.clone()),
             Order::Adopt { .. }
+            | Order::Release { .. }
             | Order::Signal { .. }
             | Order::KillTree { .. }
             | Order::Examine { .. }
@@ -170,6 +171,41 @@ fn a_pause_of_everything_is_nobodys_silence() {
         crew.turn_after(250, vec![round()]);
     }
     assert_eq!(examined(&crew.told), 1, "silence while the rounds go on is a silence");
+}
+
+#[test]
+fn a_turn_that_took_long_is_nobodys_silence() {
+    let mut crew = Crew::new();
+    crew.running();
+    // In the middle of a turn: the clock goes on before the loop waits again.
+    crew.told.ms.set(crew.told.ms.get() + 8_000);
+    crew.turn_after(250, vec![round()]);
+    let examined = crew.told.orders.borrow().iter().any(|order| matches!(order, Order::Examine { .. }));
+    assert!(!examined);
+}
+
+#[test]
+fn a_file_is_left_alone_until_the_job_that_takes_it_away_has_ended() {
+    let mut crew = Crew::new();
+    let (path, hint) = crew.task("t.json", "[]");
+    crew.turn_after(0, vec![hint]);
+    crew.turn_after(SCAN_MS, vec![Message::Hint(Hint::Rescan)]);
+    assert_eq!(crew.told.put_aside("t.json").len(), 1, "a second job could take away a good one");
+    // What follows comes before the loop hears that the job has ended.
+    let good = "{\"v\":1,\"id\":\"t\",\"nonce\":\"n\",\"kind\":\"k\",\"at\":\"2026-11-20T03:00:00Z\",\"payload\":{}}\n";
+    let (_, hint) = crew.task("t.json", good);
+    crew.turn_after(0, vec![hint]);
+    assert_eq!(crew.supervisor.state.summary().tasks_open, 0);
+    let takes = |job: &&Job| {
+        job.last.iter().any(|change| matches!(change, Change::Rename { from, .. } if *from == path))
+    };
+    let ticket = crew.told.jobs.borrow().iter().find(takes).and_then(|job| job.ticket).unwrap();
+    crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(ticket)))]);
+    assert_eq!(
+        crew.supervisor.state.summary().tasks_open,
+        1,
+        "that hint was passed over, and is made up for"
+    );
 }
 
 #[test]

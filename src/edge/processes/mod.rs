@@ -60,6 +60,11 @@ pub enum Order {
         /// Its root process.
         root: Identity,
     },
+    /// Let go of an adopted process: nothing more is reported of it, and nothing is done to it.
+    Release {
+        /// The run that it was adopted as.
+        run: RunId,
+    },
     /// Send `signal`, then CONT, to the process group of the run's root process (of an adopted run: to each
     /// process of its tree). Without effect once the root has ended. Real-time signals cannot be sent.
     Signal {

@@ -152,6 +152,7 @@ impl<D: Fn(Report)> Worker<D> {
         match order {
             Order::Spawn(launch) => self.spawn(&launch),
             Order::Adopt { run, root } => self.adopt(run, root),
+            Order::Release { run } => self.release(&run),
             Order::Signal { run, signal } => self.signal(run, signal),
             Order::KillTree { run } => {
                 let run = self.runs.entry(run).or_insert_with(|| Run::new(Root::Unknown));
@@ -205,6 +206,12 @@ impl<D: Fn(Report)> Worker<D> {
         if ended {
             (self.deliver)(Report::Exited { run, ending: Ending::Unseen });
         }
+    }
+
+    /// Each adopted process holds a descriptor. What is being killed goes on to its end.
+    fn release(&mut self, run: &RunId) {
+        self.runs
+            .retain(|id, known| id != run || known.kill.is_some() || known.root.origin() == Origin::Ours);
     }
 
     fn signal(&mut self, run: RunId, number: i32) {

@@ -11,7 +11,7 @@ use crate::protocol::time::Wall;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct World {
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     store: Faulty,
     thread: WriterThread,
     reports: Receiver<WriterReport>,
@@ -24,7 +24,7 @@ fn world() -> World {
     let (report, reports) = unbounded();
     let deliver = move |what| report.send(what).unwrap_or_default();
     let thread = WriterThread::start_retrying(writer, deliver, Duration::from_millis(20)).unwrap();
-    World { _root: root, store, thread, reports }
+    World { root, store, thread, reports }
 }
 
 fn job(n: u64) -> Job {
@@ -72,7 +72,7 @@ fn a_disk_that_stays_full_does_not_hold_up_the_end() {
     world.thread.push(job(1)).unwrap();
     assert!(matches!(world.reports.recv_timeout(PATIENCE).unwrap(), WriterReport::Full(_)));
     world.thread.push(job(2)).unwrap();
-    world.thread.finish(PATIENCE).unwrap();
+    assert!(matches!(world.thread.finish(PATIENCE), Err(Unfinished::Refused(_))), "and that is told");
     let failed: Vec<_> = world.reports.iter().collect();
     for (report, n) in failed.iter().zip([1, 2]) {
         assert!(matches!(report, WriterReport::Failed { ticket: Ticket(t), .. } if *t == n), "{report:?}");
@@ -90,7 +90,9 @@ fn after_the_disk_failed_every_ticket_is_answered() {
     assert!(matches!(next(), WriterReport::Failed { ticket: Ticket(1), .. }));
     world.thread.push(job(2)).unwrap();
     assert!(matches!(next(), WriterReport::Failed { ticket: Ticket(2), .. }));
-    world.thread.finish(PATIENCE).unwrap();
+    assert!(
+        matches!(world.thread.finish(PATIENCE), Err(Unfinished::Refused(why)) if why.contains("fdatasync"))
+    );
 }
 
 #[test]
@@ -101,10 +103,13 @@ fn more_than_may_wait_is_given_back() {
     }
     world.thread.push(job(0)).unwrap();
     assert!(matches!(world.reports.recv_timeout(PATIENCE).unwrap(), WriterReport::Full(_)));
-    let given_back = (0..).map(|n| Job { ticket: Some(Ticket(n)), ..Job::default() });
-    let refused = given_back.take(QUEUE_LEN_MAX + 1).find_map(|job| world.thread.push(job).err());
-    assert_eq!(refused.unwrap().ticket, Some(Ticket(QUEUE_LEN_MAX as u64)));
-    world.thread.finish(PATIENCE).unwrap();
+    let note = || Job { ticket: None, ..job(0) };
+    let refused = (0..=QUEUE_LEN_MAX).filter_map(|_| world.thread.push(note()).err());
+    assert_eq!(refused.collect::<Vec<_>>(), [note()]);
+    world.thread.push(job(1)).expect("somebody waits for it");
+    let change = Change::Write { path: world.root.path().join("tokens"), bytes: Vec::new() };
+    world.thread.push(Job { before: vec![change], ..Job::default() }).expect("others build on it");
+    world.thread.finish(PATIENCE).unwrap_err();
 }
 
 #[test]

@@ -294,3 +294,25 @@ fn a_lock_that_was_there_first_keeps_the_task_from_a_handler() {
     s.tell(Event::OutcomeSeen(Story::handed_in(&first, Verdict::Done)));
     assert_eq!(s.change().phase, Phase::Done);
 }
+
+#[test]
+fn a_process_outside_any_run_is_watched_no_longer_than_it_holds_the_task() {
+    let (mut s, _) = with_puller();
+    let lock = s.lock("t", "operator", None, Some(identity(77)));
+    let watched = name(&lock.nonce);
+    s.locked(lock.clone());
+    assert!(s.wants(&Effect::TakeOver(watched.clone(), identity(77))));
+    s.tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));
+    assert!(s.wants(&Effect::Release(watched)), "each holds a descriptor");
+}
+
+#[test]
+fn a_record_moved_back_while_its_task_is_ending_is_left_for_the_next_look() {
+    let (mut s, _, lock) = claimed();
+    s.tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));
+    let back = Submission { replayed: true, ..Story::submission("t", "k") };
+    s.tell(Event::Submitted(back.clone()));
+    assert!(s.news.is_empty(), "it may be all that is left of the task");
+    s.stored().tell(Event::Submitted(back));
+    assert!(s.news.iter().any(|effect| matches!(effect, Effect::Admit { fact: Fact::Replayed { .. }, .. })));
+}

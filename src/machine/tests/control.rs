@@ -298,3 +298,38 @@ fn until_idle_does_not_take_a_file_being_written_for_an_agent_that_exited() {
     assert!(!s.state.is_over());
     s.wait(1).up();
 }
+
+#[test]
+fn a_full_disk_does_not_hold_up_a_drain_and_begins_nothing() {
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let run = s.up();
+    s.tell(Event::StoreFull(true)).tell(Event::Submitted(Story::submission("u", "k")));
+    assert!(s.news.is_empty(), "it stays where it is until there is room");
+    s.tell(Event::StoreFull(false)).tell(Event::Submitted(Story::submission("u", "k")));
+    assert!(s.news.iter().any(|effect| matches!(effect, Effect::Admit { .. })));
+    s.tell(Event::StoreFull(true));
+    term(&mut s).ends(&run, Ending::Signal(15));
+    assert!(s.wants(&Effect::Exit), "what waits for room is what a crash would leave");
+}
+
+#[test]
+fn a_task_whose_record_vanished_does_not_hold_up_a_drain() {
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let run = s.up();
+    s.ends(&run, Ending::Code(0)).looked("t").change();
+    s.tell(Event::TaskLost(name("t"), "missing".into()));
+    assert_eq!(s.alerts(), ["lost-t"]);
+    assert!(term(&mut s).wants(&Effect::Exit), "nobody answers for what was never written");
+}
+
+#[test]
+fn outcomes_that_cannot_be_looked_at_do_not_hold_up_a_drain() {
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let run = s.up();
+    term(&mut s).ends(&run, Ending::Code(0));
+    assert!(!s.wants(&Effect::Exit), "they are looked for first");
+    assert!(s.tell(Event::OutcomesUnseen(name("t"))).wants(&Effect::Exit));
+}
