@@ -213,8 +213,21 @@ impl<S: Store> Catalog<S> {
             let bases = group.reload.iter().flat_map(|(reload, _)| reload.watched(&self.layout));
             files.chain(bases).collect::<Vec<_>>()
         };
-        let watched = self.groups.values().flat_map(of_group);
-        watched.filter(|(path, _)| path.starts_with(self.layout.crew())).collect()
+        // A path is watched in one way: where it is a file of one agent and a directory of another's globs, as
+        // that, and the deeper one wins.
+        let rank = |scope: Scope| match scope {
+            Scope::File => 0,
+            Scope::Entries => 1,
+            Scope::Tree => 2,
+        };
+        let mut watched: BTreeMap<PathBuf, Scope> = BTreeMap::new();
+        for (path, scope) in self.groups.values().flat_map(of_group) {
+            if path.starts_with(self.layout.crew()) {
+                let kept = watched.entry(path).or_insert(scope);
+                *kept = std::cmp::max_by_key(*kept, scope, |scope| rank(*scope));
+            }
+        }
+        watched.into_iter().collect()
     }
 
     fn still_holds(&self, group: &Group) -> bool {

@@ -182,6 +182,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 }
 
+/// The ids of the memory updates that the ledger's tail tells of, and whether that tail is all of the ledger.
+pub(super) fn updates_in(tail: &[(u64, String)]) -> (BTreeSet<String>, bool) {
+    let id = |line: &String| match serde_json::from_str::<Entry>(line) {
+        Ok(Entry { fact: Fact::Updated { id, .. }, .. }) => Some(id),
+        Ok(_) | Err(_) => None,
+    };
+    // The ledger's first line is its header.
+    (tail.iter().filter_map(|(_, line)| id(line)).collect(), tail.first().is_none_or(|(seq, _)| *seq <= 2))
+}
+
 /// The outcomes that the ledger's tail accepted, by task; the last of each counts.
 fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
     let mut accepted = BTreeMap::new();

@@ -31,7 +31,7 @@ use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 
 use super::eyes::{Eyes, WatchOrder};
-use super::recover::{clear_temporary_files, make_directories, token_floor};
+use super::recover::{clear_temporary_files, make_directories, token_floor, updates_in};
 use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 
 /// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
@@ -148,7 +148,10 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let tail = start("the ledger", writer.tail(TAIL_LEN))?;
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
     let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
-    let steward = Steward::new(store.clone(), layout.clone(), journal);
+    let mut steward = Steward::new(store.clone(), layout.clone(), journal);
+    let (recorded, whole) = updates_in(&tail);
+    let unrecorded = steward.unrecorded(&recorded, whole);
+    let unrecorded = start("memory's journal", unrecorded.map_err(|fault| format!("{fault:?}")))?;
     let steward =
         start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
     let pump = Arc::new(start("the log pump", Pump::start(layout.clone(), deliver(&sender, Message::Pump)))?);
@@ -184,6 +187,10 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     let processes = RealProcesses { thread, pump };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
     supervisor.recover(survivors, &recovery, &tail);
+    let now = clock.now().wall;
+    for fact in unrecorded {
+        supervisor.note(now, fact);
+    }
     turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages).map_err(RunError::Unfinished)
 }

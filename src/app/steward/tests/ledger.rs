@@ -16,11 +16,11 @@ fn what_the_ledger_lacks_of_the_journal_is_told_at_the_next_start_and_once() {
         let mut steward = world.steward().unwrap();
         let facts = steward.unrecorded(&recorded.iter().cloned().collect(), whole).unwrap();
         assert!(work_off(&mut steward).unwrap().is_empty(), "what was told is not told again");
-        let id = |fact: &Fact| match fact {
-            Fact::Updated { id, .. } => id.clone(),
-            other => panic!("{other:?}"),
-        };
-        facts.iter().map(id).collect::<Vec<_>>()
+        let ids = facts.iter().map(|fact| {
+            let Fact::Updated { id, .. } = fact else { panic!("{fact:?}") };
+            id.clone()
+        });
+        ids.collect::<Vec<_>>()
     };
     assert_eq!(told(&ids[..1], false), ids[1..]);
     assert_eq!(told(&ids, true), [""; 0]);
