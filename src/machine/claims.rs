@@ -48,7 +48,11 @@ impl State {
                 }
             }
             (Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. }, Ok(lock)) => {
-                let why = format!("it bears token {}, which is not the task's", lock.token);
+                let why = if lock.token == task.token {
+                    "it was made while the task waited for its next try".to_owned()
+                } else {
+                    format!("it bears token {}, which is not the task's", lock.token)
+                };
                 self.clear_lock(id, &lock.agent, lock.token, why, out);
             }
             (Stage::Ready, Err(_)) => {

@@ -229,7 +229,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.sight == Sight::Blind {
             return;
         }
-        let path = self.options.layout.alerts().join(format!("{key}.json"));
+        let path = self.options.layout.alert(&key);
         let known = self.alerts.remove(&key).or_else(|| {
             let blob = self.store.read(&path, SMALL_LEN_MAX).ok()?;
             record::decode::<Alert>(&blob.bytes).ok()

@@ -57,6 +57,11 @@ impl Layout {
     pub fn alerts(&self) -> PathBuf {
         self.state().join("alerts")
     }
+    /// `state/alerts/KEY.json`: one incident.
+    #[must_use]
+    pub fn alert(&self, key: &str) -> PathBuf {
+        self.alerts().join(format!("{key}.json"))
+    }
     /// `state/logs/`
     #[must_use]
     pub fn logs(&self) -> PathBuf {
