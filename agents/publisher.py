@@ -23,6 +23,7 @@ import unicodedata
 
 DATAERR = 65
 SLUG_LEN_MAX = 60
+NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fbfaf7; --quiet: #66625a; --line: #e2ded4; --link: #0b5394; }
@@ -122,7 +123,7 @@ def replace(path, text):
 
 def facts(article):
     """One line on the text that the page is about."""
-    return f"{article['minutes']} min to read the whole · {article['words']:,} words · {article['changed'][:10]}"
+    return f"{article['minutes']} min to read the whole · {article['words']:,} words · {article['changed'][:10].replace('-', NO_BREAK_HYPHEN)}"
 
 
 def page(article):
