@@ -23,3 +23,4 @@ mod memory;
 mod newsroom;
 mod refusals;
 mod switches;
+mod unlucky;
