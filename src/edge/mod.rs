@@ -19,8 +19,6 @@ pub mod processes;
 pub mod pump;
 pub mod signals;
 pub mod store;
-#[cfg(test)]
-mod teststore;
 pub mod thread;
 pub mod watchdog;
 pub mod watches;

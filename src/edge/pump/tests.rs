@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::*;
-use crate::edge::teststore::TestStore;
+use crate::edge::files::FsStore;
 use crate::protocol::logindex;
+
+fn store() -> FsStore {
+    FsStore::for_crew("/".as_ref()).unwrap()
+}
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -267,7 +271,7 @@ fn what_is_no_pipe_is_refused_and_a_run_never_opened_is_closed_all_the_same() {
 fn the_last_lines_are_clean_and_bounded() {
     let crew = Crew::new();
     let path: PathBuf = crew.layout.log(&name("writer"));
-    let last = |count| last_lines(&TestStore, &path, count).unwrap();
+    let last = |count| last_lines(&store(), &path, count).unwrap();
     assert_eq!(last(5), Vec::<String>::new());
     fs::write(&path, "").unwrap();
     assert_eq!(last(5), Vec::<String>::new());

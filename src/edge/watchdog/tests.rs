@@ -7,7 +7,11 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
-use crate::edge::teststore::TestStore;
+use crate::edge::files::FsStore;
+
+fn store() -> FsStore {
+    FsStore::for_crew("/".as_ref()).unwrap()
+}
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
@@ -27,7 +31,7 @@ impl Watch {
         let dir = tempfile::tempdir().unwrap();
         let (sender, sightings) = crossbeam_channel::unbounded();
         let deliver = move |sighting| sender.send(sighting).unwrap_or_default();
-        let watchdog = Watchdog::start(TestStore, dir.path().join(below).join(".canary"), deliver).unwrap();
+        let watchdog = Watchdog::start(store(), dir.path().join(below).join(".canary"), deliver).unwrap();
         Self { dir, watchdog, sightings }
     }
 
