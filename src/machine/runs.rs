@@ -195,14 +195,7 @@ impl State {
 
     pub(super) fn tree_gone(&mut self, now: Now, id: &RunId, killed: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get(id) else { return };
-        let ending = match run.state {
-            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
-            RunState::Starting
-            | RunState::Running
-            | RunState::Isolated { .. }
-            | RunState::Stopping { .. }
-            | RunState::Killing => Ending::Unseen,
-        };
+        let ending = run.state.ending();
         if !killed.is_empty() {
             let (agent, run) = (run.agent.clone(), id.clone());
             out.push(Effect::Note(Fact::RemnantsKilled { agent, run, processes: killed }));
@@ -212,14 +205,7 @@ impl State {
 
     pub(super) fn tree_stuck(&mut self, id: &RunId, left: Vec<String>, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        run.state = RunState::Stuck(match run.state {
-            RunState::Ending(ending) | RunState::Stuck(ending) => ending,
-            RunState::Starting
-            | RunState::Running
-            | RunState::Isolated { .. }
-            | RunState::Stopping { .. }
-            | RunState::Killing => Ending::Unseen,
-        });
+        run.state = RunState::Stuck(run.state.ending());
         let agent = run.agent.clone();
         let text =
             format!("processes of {agent} do not die: {}; what it holds stays withheld", left.join(", "));

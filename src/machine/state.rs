@@ -179,6 +179,20 @@ pub(super) enum Lapse {
     Lock(TaskId),
 }
 
+impl RunState {
+    /// How its root process ended, as far as anybody saw.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::Ending(ending) | Self::Stuck(ending) => *ending,
+            Self::Starting
+            | Self::Running
+            | Self::Isolated { .. }
+            | Self::Stopping { .. }
+            | Self::Killing => Ending::Unseen,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub agent: AgentName,
