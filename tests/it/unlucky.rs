@@ -153,7 +153,7 @@ fn a_state_that_is_moved_away_stops_no_agent_and_is_not_made_again() {
     assert!(pids.iter().all(|pid| !is_alive(*pid)));
 }
 
-/// Beats ten times an interval, or not at all.
+/// Beats a little more often than it must.
 const BEATING: &str = r#"#!/bin/sh
 # /// agent
 # heartbeat = "500ms"
@@ -161,7 +161,7 @@ const BEATING: &str = r#"#!/bin/sh
 # ///
 while :; do
     echo beat >>"$NIGHTCREW_HEARTBEAT"
-    sleep 0.05
+    sleep 0.3
 done
 "#;
 
@@ -181,13 +181,25 @@ fn a_machine_that_stands_still_for_a_while_isolates_nobody() {
     };
     beat_on("they beat");
 
+    // All that they beat was seen before: what the watchdog finds afterwards is silence.
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    crew.eventually("the watchdog has seen their last beats", || {
+        let looked = modified(&crew.layout.canary());
+        agents.iter().all(|agent| modified(&crew.layout.heartbeat(&name(agent))) < looked)
+    });
+    let everyone = || [crew.supervisor()].into_iter().chain(pids);
     // Each leads a process group of its own, so that what it waits for stands still with it.
-    let everyone = || pids.into_iter().chain([crew.supervisor()]).map(|pid| -pid);
-    everyone().for_each(|group| send(group, Signal::SIGSTOP));
-    crew.eventually("all stand still", || everyone().all(|group| state_of(-group) == Some('T')));
-    // This is the bad luck itself, and no wait for anything: three intervals for each missed beat that isolates.
+    everyone().for_each(|leader| send(-leader, Signal::SIGSTOP));
+    crew.eventually("all stand still", || everyone().all(|leader| state_of(leader) == Some('T')));
+    let looked = text_of(&crew.layout.canary());
+    // This is the bad luck itself, and no wait for anything: thrice the silence that isolates.
     std::thread::sleep(Duration::from_secs(3));
-    everyone().for_each(|group| send(group, Signal::SIGCONT));
+    // The worst order: the watchdog looks at them before they can beat.
+    send(-crew.supervisor(), Signal::SIGCONT);
+    crew.eventually("the watchdog looks", || text_of(&crew.layout.canary()) != looked);
+    for leader in pids {
+        send(-leader, Signal::SIGCONT);
+    }
 
     beat_on("they beat again");
     // One that never beats is found out: by then the watchdog has judged all of them for two intervals and more.
