@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nightcrew::protocol::layout::SEGMENT_EXT;
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::request::Answer;
 use nightcrew::protocol::status::Standing;
@@ -56,12 +58,18 @@ fn a_supervisor_killed_again_and_again_applies_each_acknowledged_update_once() {
         crew.agent(&format!("{agent}.py"), APPENDING);
     }
     crew.start();
+    let all = crew.layout.value(&"all".parse().expect("a key"));
     for kill in 1..=KILLS {
         // All three are at it again, each time a little longer: the kill meets another moment of the work.
         let before = agents.map(|agent| applied_of(&crew, agent).len());
         crew.eventually("values of each are applied", || {
             agents.iter().zip(before).all(|(agent, n)| applied_of(&crew, agent).len() > n + 7 * kill)
         });
+        // In the midst of a commit: when the journal has it and the store not yet, or the store and not what
+        // counts it. Each is a matter of microseconds, so this looks without a rest in between.
+        let watched = if kill % 2 == 1 { newest_in(&crew.layout.journal()) } else { all.clone() };
+        let found = seen(&watched);
+        crew.eventually("a commit is under way", || (0..1000).any(|_| seen(&watched) != found));
         crew.signal_supervisor(Signal::SIGKILL);
         crew.supervisors_end();
         crew.start();
@@ -94,6 +102,19 @@ fn a_supervisor_killed_again_and_again_applies_each_acknowledged_update_once() {
     }
     assert_eq!(told.len(), applied.len(), "it tells of nothing else");
     assert!(!text_of(&crew.log()).contains("storage failed"), "{}", crew.told());
+}
+
+/// What tells one state of a file from the next.
+fn seen(file: &Path) -> Option<(u64, u64)> {
+    fs::metadata(file).ok().map(|file| (file.ino(), file.len()))
+}
+
+/// The last file of a directory by its name: of a log, the segment that grows.
+fn newest_in(dir: &Path) -> PathBuf {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let segments = entries.map(|entry| entry.expect("an entry").path());
+    let segments = segments.filter(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXT));
+    segments.max().expect("a segment")
 }
 
 /// What an agent appended so far, as the store shows it.
