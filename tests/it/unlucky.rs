@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nightcrew::protocol::layout::SEGMENT_EXT;
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::request::Answer;
 use nightcrew::protocol::status::Standing;
@@ -56,12 +58,18 @@ fn a_supervisor_killed_again_and_again_applies_each_acknowledged_update_once() {
         crew.agent(&format!("{agent}.py"), APPENDING);
     }
     crew.start();
+    let all = crew.layout.value(&"all".parse().expect("a key"));
     for kill in 1..=KILLS {
         // All three are at it again, each time a little longer: the kill meets another moment of the work.
         let before = agents.map(|agent| applied_of(&crew, agent).len());
         crew.eventually("values of each are applied", || {
             agents.iter().zip(before).all(|(agent, n)| applied_of(&crew, agent).len() > n + 7 * kill)
         });
+        // In the midst of a commit: when the journal has it and the store not yet, or the store and not what
+        // counts it. Each is a matter of microseconds, so this looks without a rest in between.
+        let watched = if kill % 2 == 1 { newest_in(&crew.layout.journal()) } else { all.clone() };
+        let found = seen(&watched);
+        crew.eventually("a commit is under way", || (0..1000).any(|_| seen(&watched) != found));
         crew.signal_supervisor(Signal::SIGKILL);
         crew.supervisors_end();
         crew.start();
@@ -94,6 +102,19 @@ fn a_supervisor_killed_again_and_again_applies_each_acknowledged_update_once() {
     }
     assert_eq!(told.len(), applied.len(), "it tells of nothing else");
     assert!(!text_of(&crew.log()).contains("storage failed"), "{}", crew.told());
+}
+
+/// What tells one state of a file from the next.
+fn seen(file: &Path) -> Option<(u64, u64)> {
+    fs::metadata(file).ok().map(|file| (file.ino(), file.len()))
+}
+
+/// The last file of a directory by its name: of a log, the segment that grows.
+fn newest_in(dir: &Path) -> PathBuf {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let segments = entries.map(|entry| entry.expect("an entry").path());
+    let segments = segments.filter(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXT));
+    segments.max().expect("a segment")
 }
 
 /// What an agent appended so far, as the store shows it.
@@ -153,7 +174,7 @@ fn a_state_that_is_moved_away_stops_no_agent_and_is_not_made_again() {
     assert!(pids.iter().all(|pid| !is_alive(*pid)));
 }
 
-/// Beats ten times an interval, or not at all.
+/// Beats a little more often than it must.
 const BEATING: &str = r#"#!/bin/sh
 # /// agent
 # heartbeat = "500ms"
@@ -161,7 +182,7 @@ const BEATING: &str = r#"#!/bin/sh
 # ///
 while :; do
     echo beat >>"$NIGHTCREW_HEARTBEAT"
-    sleep 0.05
+    sleep 0.3
 done
 "#;
 
@@ -181,13 +202,25 @@ fn a_machine_that_stands_still_for_a_while_isolates_nobody() {
     };
     beat_on("they beat");
 
+    // All that they beat was seen before: what the watchdog finds afterwards is silence.
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    crew.eventually("the watchdog has seen their last beats", || {
+        let looked = modified(&crew.layout.canary());
+        agents.iter().all(|agent| modified(&crew.layout.heartbeat(&name(agent))) < looked)
+    });
+    let everyone = || [crew.supervisor()].into_iter().chain(pids);
     // Each leads a process group of its own, so that what it waits for stands still with it.
-    let everyone = || pids.into_iter().chain([crew.supervisor()]).map(|pid| -pid);
-    everyone().for_each(|group| send(group, Signal::SIGSTOP));
-    crew.eventually("all stand still", || everyone().all(|group| state_of(-group) == Some('T')));
-    // This is the bad luck itself, and no wait for anything: three intervals for each missed beat that isolates.
+    everyone().for_each(|leader| send(-leader, Signal::SIGSTOP));
+    crew.eventually("all stand still", || everyone().all(|leader| state_of(leader) == Some('T')));
+    let looked = text_of(&crew.layout.canary());
+    // This is the bad luck itself, and no wait for anything: thrice the silence that isolates.
     std::thread::sleep(Duration::from_secs(3));
-    everyone().for_each(|group| send(group, Signal::SIGCONT));
+    // The worst order: the watchdog looks at them before they can beat.
+    send(-crew.supervisor(), Signal::SIGCONT);
+    crew.eventually("the watchdog looks", || text_of(&crew.layout.canary()) != looked);
+    for leader in pids {
+        send(-leader, Signal::SIGCONT);
+    }
 
     beat_on("they beat again");
     // One that never beats is found out: by then the watchdog has judged all of them for two intervals and more.
