@@ -11,7 +11,7 @@ use crate::crew::{Crew, is_alive, send};
 /// Beats ten times an interval.
 const BEATING: &str = r#"#!/bin/sh
 # /// agent
-# heartbeat = "300ms"
+# heartbeat = "500ms"
 # isolation_grace = "GRACE"
 # ///
 while :; do

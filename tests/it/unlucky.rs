@@ -177,12 +177,12 @@ fn a_state_that_is_moved_away_stops_no_agent_and_is_not_made_again() {
 /// Beats a little more often than it must.
 const BEATING: &str = r#"#!/bin/sh
 # /// agent
-# heartbeat = "500ms"
+# heartbeat = "1s"
 # isolation_grace = "1h"
 # ///
 while :; do
     echo beat >>"$NIGHTCREW_HEARTBEAT"
-    sleep 0.3
+    sleep 0.1
 done
 "#;
 
@@ -214,7 +214,7 @@ fn a_machine_that_stands_still_for_a_while_isolates_nobody() {
     crew.eventually("all stand still", || everyone().all(|leader| state_of(leader) == Some('T')));
     let looked = text_of(&crew.layout.canary());
     // This is the bad luck itself, and no wait for anything: thrice the silence that isolates.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(4));
     // The worst order: the watchdog looks at them before they can beat.
     send(-crew.supervisor(), Signal::SIGCONT);
     crew.eventually("the watchdog looks", || text_of(&crew.layout.canary()) != looked);
