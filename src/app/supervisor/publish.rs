@@ -16,7 +16,7 @@ use crate::protocol::time::Now;
 use super::{Helpers, Supervisor};
 
 /// How long a first change waits for others to be shown with it.
-const VIEW_DELAY_MS: u64 = 10;
+const VIEW_DELAY_MS: u64 = 25;
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Shows what changed. What agents wait for is shown at once; what people read, a moment after the first

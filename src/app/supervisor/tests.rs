@@ -299,7 +299,7 @@ fn watches_that_are_missing_are_tried_again_at_each_scan() {
     let mut crew = Crew::new();
     crew.turn_after(0, vec![Message::Hint(Hint::Failed("no room".into()))]);
     // The loop wakes to show that; to sleep past it would be a pause of the machine.
-    crew.turn_after(10, Vec::new());
+    crew.turn_after(25, Vec::new());
     crew.turn_after(SCAN_MS, Vec::new());
     assert_eq!(crew.told.watches.get(), 1);
     crew.turn_after(SCAN_MS, Vec::new());
