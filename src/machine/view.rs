@@ -109,6 +109,12 @@ impl State {
         waits.map(|(kind, ready)| (kind.clone(), ready.len())).collect()
     }
 
+    /// True once no new work is taken.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.course != Course::Working
+    }
+
     /// True once everything is stopped and durable.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -96,6 +96,11 @@ impl Eyes {
         std::iter::once(message).chain(overflow.then_some(Message::Hint(Hint::Rescan)))
     }
 
+    /// Ends the watches. The kernel takes some 15 ms to let go of them, which pass while agents stop.
+    pub(super) fn close(&mut self) {
+        self.watches = None;
+    }
+
     fn watch_all(&mut self, sender: &Sender<Message>) {
         let layout = &self.layout;
         let places = [

@@ -350,6 +350,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// True once no new work is taken, so that what arrives need not be seen at once.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.state.is_draining()
+    }
+
     /// True once the machine has asked to end.
     #[must_use]
     pub fn has_ended(&self) -> bool {

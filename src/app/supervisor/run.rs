@@ -222,7 +222,12 @@ fn turn_until_over(
 ) {
     supervisor.turn([]);
     while !supervisor.has_ended() {
-        eyes.adjust(sender);
+        if supervisor.is_draining() {
+            // What agents still hand in is looked for when they are gone.
+            eyes.close();
+        } else {
+            eyes.adjust(sender);
+        }
         let first = messages.recv_timeout(Duration::from_millis(supervisor.wait_ms())).ok();
         let batch = first.into_iter().chain(messages.try_iter().take(BATCH_MAX));
         let batch: Vec<Message> = batch.flat_map(|message| eyes.admit(message)).collect();
