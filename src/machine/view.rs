@@ -114,12 +114,6 @@ impl State {
     pub fn is_draining(&self) -> bool {
         self.course != Course::Working
     }
-
-    /// True once everything is stopped and durable.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.course == Course::Over
-    }
 }
 
 fn urgency(state: &RunState) -> u8 {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::state::Course;
 use crate::protocol::manifest::Heartbeat;
 use crate::protocol::request::{Ask, Request};
 use std::collections::BTreeMap;
@@ -155,7 +156,7 @@ fn a_drain_gives_its_grace_then_kills_then_ends() {
     assert!(s.wants(&Effect::KillTree(run.clone())));
     s.ends(&run, Ending::Signal(9));
     assert_eq!(s.news.last(), Some(&Effect::Exit));
-    assert!(s.state.is_over() && s.state.next_deadline().is_none());
+    assert!(s.state.course == Course::Over && s.state.next_deadline().is_none());
     assert!(!term(&mut s).wants(&Effect::Exit), "once");
 }
 
@@ -269,13 +270,13 @@ fn until_idle_waits_for_tasks_their_retries_and_the_memory_queue() {
     s.offer("h", "1", handler("k")).admitted("t", "k");
     let run = s.up();
     s.wait(100_000);
-    assert!(!s.state.is_over());
+    assert!(s.state.course != Course::Over);
     s.fails(&run).looked("t").stored();
     assert!(!s.wants(&Effect::Exit), "it is due a retry");
     s.tell(Event::MemoryQueue { empty: false }).wait(1_000).stored();
     let run = s.up();
     s.ends(&run, Ending::Code(0)).looked("t").stored().wait(10_000);
-    assert!(!s.state.is_over(), "memory waits");
+    assert!(s.state.course != Course::Over, "memory waits");
     assert!(s.tell(Event::MemoryQueue { empty: true }).wants(&Effect::Exit));
 }
 
@@ -295,7 +296,7 @@ fn until_idle_does_not_take_a_file_being_written_for_an_agent_that_exited() {
     s.wait(1_900).offer("a", "1", service());
     let run = s.launches()[0].0.clone();
     s.tell(Event::SpawnFailed { run, error: "busy".into(), busy: true }).wait(1_999);
-    assert!(!s.state.is_over());
+    assert!(s.state.course != Course::Over);
     s.wait(1).up();
 }
 

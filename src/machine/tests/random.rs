@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::machine::state::Course;
 use crate::machine::state::{RunState, Stage};
 use crate::protocol::manifest::{Heartbeat, Restart};
 use crate::protocol::request::{Ask, Request};
@@ -280,7 +281,7 @@ impl World {
         }
         assert!(state.runs.values().all(|run| state.agents.contains_key(&run.agent)));
         assert!(self.exits <= 1);
-        assert_eq!(self.exits == 1, state.is_over());
+        assert_eq!(self.exits == 1, state.course == Course::Over);
     }
 
     /// Everything is told to end, and whatever the machine asks for is done.
