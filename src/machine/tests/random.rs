@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::state::Course;
-use crate::machine::state::{RunState, Stage};
+use crate::machine::state::{Course, RunState, Stage};
 use crate::protocol::manifest::{Heartbeat, Restart};
 use crate::protocol::request::{Ask, Request};
 
