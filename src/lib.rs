@@ -69,6 +69,10 @@
 //! the last one is kept aside and cut ([`protocol::framing`], [`edge::log`]). After a failed fsync nothing is tried
 //! again: the store latches and says so. The table of truths in docs/protocol.md goes through all of it.
 //!
+//! All of this is tried: docs/reliability.md says by which faults and which tests. `tests/sim` runs the rooms above but
+//! for the threads over a simulated machine, where one seed decides everything, and has controls: the wrong decisions
+//! of the feature `mutants`, which exist in no other build.
+//!
 //! # What is deliberately absent
 //!
 //! No async runtime: a handful of threads, each blocked on one thing. No shared state behind a mutex: what is
@@ -78,6 +82,10 @@
 //! directory of its own is started through our own binary ([`edge::launcher`], [`edge::processes`]). Not yet,
 //! and nothing here stands in their way: cgroups, users and sandboxes for agents, adopting survivors,
 //! schedules, retries of one's own, an index over the ledger.
+
+// Before all else: its macro is seen by what comes after it.
+#[macro_use]
+pub mod mutants;
 
 pub mod app;
 mod cli;

@@ -169,8 +169,9 @@ fn tail(store: &impl Store, log: &Path, size: u64, wanted: usize) -> io::Result<
     if start == 0 {
         return Ok((0, bytes));
     }
-    // What stands before the first newline is the rest of a line that began earlier.
+    // What stands before the first newline is the rest of a line that began earlier: left out, unless it is all.
     let skip = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let skip = if skip < bytes.len() { skip } else { 0 };
     let rest = bytes.get(skip..).unwrap_or_default().to_vec();
     Ok((start + u64::try_from(skip).map_err(io::Error::other)?, rest))
 }
@@ -402,6 +403,17 @@ mod tests {
         assert_eq!(all.len(), 202);
         assert_eq!((all[0].as_str(), all[201].as_str()), ("a:oldest", "a:newest"));
         assert!(logs.last(150)[0].starts_with("a:51 x"), "{:?}", logs.last(150)[0]);
+    }
+
+    #[test]
+    fn of_a_line_longer_than_what_is_read_the_end_is_shown() {
+        let logs = Logs::new();
+        logs.print("a", 1, "before\n");
+        logs.rotate("a");
+        let endless = "x".repeat(usize::try_from(TAIL_LEN_MAX).unwrap() + 10);
+        logs.print("a", 2, &format!("{endless}end\n"));
+        let last = logs.last(1);
+        assert!(last[0].ends_with("xend"), "{:?}", &last[0][last[0].len() - 10..]);
     }
 
     #[test]

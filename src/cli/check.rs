@@ -112,7 +112,7 @@ fn show(report: &Report<'_>) -> Result<(), CliError> {
     }
     for agent in &report.agents {
         for warning in agent.warnings {
-            screen::say(format_args!("\nwarning: {warning}"))?;
+            screen::say(format_args!("\nwarning: {}", clean(warning)))?;
         }
     }
     show_refusals(report.refusals)

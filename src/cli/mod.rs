@@ -236,7 +236,7 @@ pub fn main() -> ExitCode {
             Err(error) => {
                 let exit = error.exit();
                 if !matches!(error, CliError::ReaderGone) {
-                    eprintln!("{error}");
+                    screen::complain(&error);
                 }
                 exit
             }

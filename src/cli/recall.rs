@@ -24,7 +24,7 @@ Examples:
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     match context.client()?.recall(&args.key)? {
-        Some(value) => screen::print_bytes(&value)?,
+        Some(value) => screen::print_json(&value)?,
         None => {
             return Err(CliError::nothing_there(format_args!("there is no value under {}", args.key))
                 .hint("`nightcrew remember set KEY JSON` gives it one"));

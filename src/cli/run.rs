@@ -2,11 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 
+use serde_json::json;
+
 use crate::app::supervisor::run::{RunError, run as supervise};
 
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
+use super::screen;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -49,24 +52,24 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         Err(error @ RunError::Unfinished(_)) => Err(CliError::failed(error)
             .hint("nothing that was acknowledged is lost; see to the disk, then start again")),
         Err(error @ RunError::Survey(_)) => Err(CliError::failed(error).hint("see `nightcrew check`")),
-        Err(error @ RunError::Start { .. }) => Err(CliError::failed(error)),
+        Err(error @ (RunError::Opening(_) | RunError::Start { .. })) => Err(CliError::failed(error)),
     }
 }
 
 fn start_logging(format: Format) {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
-    if format == Format::Json {
-        builder.format(|out, record| {
-            let line = serde_json::json!({
-                "at": out.timestamp_millis().to_string(),
-                "level": record.level().as_str().to_ascii_lowercase(),
-                "text": record.args().to_string(),
-            });
-            writeln!(out, "{line}")
-        });
-    } else {
-        builder.format_target(false).format_timestamp_millis();
-    }
+    builder.format(move |out, record| {
+        let (at, level) = (out.timestamp_millis(), record.level());
+        // It may name files, and what stands in them.
+        let text = screen::one_line(&record.args().to_string());
+        match format {
+            Format::Text => writeln!(out, "[{at} {level:<5}] {text}"),
+            Format::Json => {
+                let level = level.as_str().to_ascii_lowercase();
+                writeln!(out, "{}", json!({ "at": at.to_string(), "level": level, "text": text }))
+            }
+        }
+    });
     // Only tests set a logger before; then theirs is as good.
     let _ = builder.try_init();
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::protocol::display::clean;
+use crate::protocol::display::{clean, harmless_json};
 
 use super::error::CliError;
 
@@ -29,7 +29,15 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
 pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliError> {
     let text =
         serde_json::to_string(value).map_err(|error| CliError::failed(format_args!("as JSON: {error}")))?;
-    say(text)
+    say(harmless_json(&text))
+}
+
+/// Prints bytes that are JSON, so that a terminal shows them and does as they say in nothing.
+pub(crate) fn print_json(bytes: &[u8]) -> Result<(), CliError> {
+    match std::str::from_utf8(bytes) {
+        Ok(json) => print(harmless_json(json)),
+        Err(_) => print(clean(bytes)),
+    }
 }
 
 /// A table whose columns are as wide as what stands in them; the last one is not filled up.
@@ -56,8 +64,15 @@ pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Tells something that does not keep the command from its work, on standard error.
 pub(crate) fn warn(text: impl fmt::Display) {
-    // Whoever closed standard error does not want to know.
-    let _ = writeln!(io::stderr().lock(), "warning: {text}");
+    complain(format_args!("warning: {text}"));
+}
+
+/// Tells what went wrong, line by line, on standard error.
+pub(crate) fn complain(text: impl fmt::Display) {
+    for line in text.to_string().lines() {
+        // Where nobody can be told, the exit code still tells.
+        let _ = writeln!(io::stderr().lock(), "{}", clean(line.as_bytes()));
+    }
 }
 
 /// Text of unknown origin as one harmless line.

@@ -201,7 +201,8 @@ impl Store for FsStore {
         let mut entries = Vec::new();
         for entry in listed {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+            let file_name = entry.file_name();
+            let name = file_name.to_string_lossy().into_owned();
             if name.starts_with('.') {
                 continue;
             }
@@ -211,7 +212,7 @@ impl Store for FsStore {
             // The type comes with the listing; only some file systems make this a stat, which may
             // then find the entry gone: what is gone is not listed.
             let Ok(kind) = entry.file_type() else { continue };
-            entries.push(Entry { name, is_file: kind.is_file(), is_dir: kind.is_dir() });
+            entries.push(Entry { name, file_name, is_file: kind.is_file(), is_dir: kind.is_dir() });
         }
         Ok(entries)
     }

@@ -7,6 +7,7 @@
 //! | in the write of a commit | a torn tail | `open`: copied aside, cut |
 //! | between write and fdatasync | a whole commit, perhaps not on disk | `open`: fdatasync, then believed |
 //! | while a segment was made | `.segment.tmp` | the next rotation removes it |
+//! | once it was named | a name that is not durable | `open`: fsync of the directory, then believed |
 //! | after an fdatasync that failed | `SEGMENT.suspect` | `open`: the acknowledged prefix is written anew |
 //!
 //! After a failed `fdatasync` the kernel may show pages that never reached the disk and call them clean,
@@ -74,9 +75,12 @@ impl Fault {
 }
 
 /// True for what passes when room is made, and leaves nothing in doubt.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory) || is_descriptor_shortage(error)
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+    // Files of ours are too large only where somebody set a limit (RLIMIT_FSIZE), and can be allowed more.
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory)
+        || is_descriptor_shortage(error)
 }
 
 /// True if too many files are open.
@@ -159,6 +163,9 @@ impl<S: Store> SegmentedLog<S> {
     fn open_sized(store: S, dir: &Path, segment_len_max: u64) -> Result<(Self, Recovery), LogError> {
         store.create_dir(dir).map_err(at(dir))?;
         store.sync_dir(parent(dir)).map_err(at(parent(dir)))?;
+        // A segment that a killed predecessor had just named may lose its name to a power cut, and with it all that
+        // is written to it from now on.
+        store.sync_dir(dir).map_err(at(dir))?;
         let names = store.list(dir, FILES_MAX).map_err(at(dir))?;
         let mut segments: Vec<u64> =
             names.iter().filter_map(|entry| Layout::segment_seq(&entry.name)).collect();
@@ -357,11 +364,19 @@ fn write_commit<S: Store>(store: &S, segment: &mut Segment<S::File>, lines: &[u8
         })?;
         return Err(Fault::of(&path, &error));
     }
+    if mutant!(NoLogSync) {
+        return Ok(());
+    }
+    if mutant!(FailedSyncBelieved) {
+        return store.sync(&segment.file).or(Ok(()));
+    }
     store.sync(&segment.file).map_err(|error| {
-        // As far as it goes: the disk has just failed.
-        let suspect = Layout::segment_suspect(&path);
-        let _ = store.unlink(&suspect);
-        let _ = store.write_new(&suspect, format!("{}\n", segment.len).as_bytes(), false);
+        // As far as it goes: the disk has just failed. Whole or not at all: half a length would cut away what was
+        // acknowledged.
+        let temp = Layout::segment_temp(parent(&path));
+        let _ = store.unlink(&temp);
+        let length = format!("{}\n", segment.len);
+        let _ = store.publish_volatile(&temp, &Layout::segment_suspect(&path), length.as_bytes());
         Fault::Broken(format!("{}: fdatasync: {error}", path.display()))
     })
 }
@@ -406,7 +421,9 @@ fn rewrite_suspect<S: Store>(store: &S, dir: &Path, path: &Path) -> Result<(), L
     let temp = Layout::segment_temp(dir);
     store.unlink(&temp).map_err(at(&temp))?;
     store.publish(&temp, path, &bytes).map_err(at(path))?;
-    store.unlink(&suspect).map_err(at(&suspect))
+    store.unlink(&suspect).map_err(at(&suspect))?;
+    // A power cut that brought it back would have all cut away that is acknowledged from now on.
+    store.sync_dir(dir).map_err(at(dir))
 }
 
 /// Reads a segment in pieces, from commit to commit.

@@ -1,12 +1,23 @@
 //! Signals to the supervisor, as events.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals as Incoming};
 
 use super::thread;
+
+/// Has a write beyond the limit of file sizes (`RLIMIT_FSIZE`) fail with `EFBIG`, as any other failure of the disk,
+/// instead of ending this process by SIGXFSZ. What is started from here gets the signal's default again.
+///
+/// # Errors
+/// Those of `sigaction(2)`.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    // A handler that does next to nothing, because an ignored signal would stay ignored in what is executed.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

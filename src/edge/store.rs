@@ -4,6 +4,7 @@
 //! rename or link, fsync of the directory, in this order) is written once, in the provided methods,
 //! over its primitives.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,21 +29,32 @@ pub struct Signature {
     pub gid: u32,
 }
 
+/// `S_IFMT` of `st_mode`.
+const TYPE_MASK: u32 = 0o170_000;
+
 impl Signature {
     /// True for a regular file: no symlink, directory, FIFO, socket or device.
     #[must_use]
     pub fn is_regular(&self) -> bool {
-        const TYPE_MASK: u32 = 0o170_000;
         const REGULAR: u32 = 0o100_000;
         self.mode & TYPE_MASK == REGULAR
+    }
+
+    /// True for a directory: no symlink to one either.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        const DIRECTORY: u32 = 0o040_000;
+        self.mode & TYPE_MASK == DIRECTORY
     }
 }
 
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name; entries whose name is no UTF-8 are listed with replacement characters.
+    /// Its name as text, to be judged and shown: what is no UTF-8 in it is replaced.
     pub name: String,
+    /// Its name as it is, by which alone it can be reached.
+    pub file_name: OsString,
     /// True for a regular file (a symlink is none).
     pub is_file: bool,
     /// True for a directory.
@@ -188,6 +200,7 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// As for the primitives. What was begun is removed again as far as that goes.
     fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let durable = durable && !mutant!(NoFileSync);
         let mut file = self.create_new(path)?;
         let written =
             self.append(&mut file, bytes).and_then(|()| if durable { self.sync(&file) } else { Ok(()) });
@@ -217,7 +230,7 @@ pub trait Store: Clone + Send + 'static {
     fn publish(&self, temp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.write_new(temp, bytes, true)?;
         self.rename(temp, path)?;
-        self.sync_dir(parent(path))
+        if mutant!(NoDirectorySync) { Ok(()) } else { self.sync_dir(parent(path)) }
     }
 
     /// Publishes a record under a name that must be free: temp file, fsync, link, unlink of the temp,
@@ -231,7 +244,7 @@ pub trait Store: Clone + Send + 'static {
         let removed = self.unlink(temp);
         linked?;
         removed?;
-        self.sync_dir(parent(path))
+        if mutant!(NoDirectorySync) { Ok(()) } else { self.sync_dir(parent(path)) }
     }
 }
 
@@ -245,4 +258,12 @@ pub fn parent(path: &Path) -> &Path {
 #[must_use]
 pub fn temp_name(dir: &Path, pid: u32, serial: u64) -> PathBuf {
     dir.join(format!("{pid}.{serial}.tmp"))
+}
+
+/// The process that a temp file was made by, if it has such a name.
+#[must_use]
+pub fn temp_maker(file_name: &str) -> Option<u32> {
+    let (pid, serial) = file_name.strip_suffix(".tmp")?.split_once('.')?;
+    let _: u64 = serial.parse().ok()?;
+    pid.parse().ok()
 }

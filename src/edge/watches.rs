@@ -4,6 +4,7 @@
 //! and nothing is wrong then but the time it takes until the next periodic scan.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
@@ -94,6 +95,9 @@ pub enum WatchError {
         "no inotify instance: {0}; raise it with `sysctl fs.inotify.max_user_instances=1024` (or raise the limit of open files)"
     )]
     NoInstance(notify::Error),
+    /// No thread is to be had.
+    #[error("no thread to watch with; raise the limit of processes, then start again")]
+    NoThread,
     /// The user's limit of watches is reached.
     #[error(
         "cannot watch {}: the limit of watches is reached; raise it with `sysctl fs.inotify.max_user_watches=524288`", .0.display()
@@ -109,11 +113,15 @@ pub enum WatchError {
     },
 }
 
+/// One thing that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Route {
-    path: PathBuf,
-    area: Area,
-    scope: Scope,
+pub struct Route {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// What it is for.
+    pub area: Area,
+    /// How much of it.
+    pub scope: Scope,
 }
 
 impl Route {
@@ -132,6 +140,15 @@ impl Route {
             Scope::File => path == self.path,
         };
         within && (self.area != Area::Tasks || path.extension().is_some_and(|ext| ext == LOCK_EXT))
+    }
+
+    /// What is to be told when this happened to `path`, if it concerns this route.
+    #[must_use]
+    pub fn hint(&self, path: &Path, touch: Touch) -> Option<Hint> {
+        if touch == Touch::Gone && path == self.dir() {
+            return Some(Hint::Lost { area: self.area, path: self.path.clone() });
+        }
+        self.covers(path).then(|| Hint::Touched { area: self.area, path: path.to_owned(), touch })
     }
 }
 
@@ -156,12 +173,23 @@ impl Watches {
     /// block: while it does, the kernel's queue overflows.
     ///
     /// # Errors
-    /// [`WatchError::NoInstance`], with the remedy.
+    /// [`WatchError::NoInstance`], with the remedy; [`WatchError::NoThread`].
     pub fn start(deliver: impl FnMut(Hint) + Send + 'static) -> Result<Self, WatchError> {
         let (changes, inbox) = crossbeam_channel::unbounded();
         let mut router = Router { changes: inbox, routes: Vec::new(), deliver };
-        let watcher =
-            notify::recommended_watcher(move |event| router.handle(event)).map_err(WatchError::NoInstance)?;
+        let thread = Arc::new(());
+        let of_thread = Arc::clone(&thread);
+        let watcher = notify::recommended_watcher(move |event| {
+            let _ = &of_thread;
+            router.handle(event);
+        });
+        let watcher = watcher.map_err(WatchError::NoInstance)?;
+        if Arc::strong_count(&thread) == 1 {
+            // Where notify gets no thread it drops the callback and says nothing. Then every use of the watcher
+            // panics, its end too.
+            std::mem::forget(watcher);
+            return Err(WatchError::NoThread);
+        }
         Ok(Self { watcher, routes: Vec::new(), changes })
     }
 
@@ -239,13 +267,7 @@ impl<F: FnMut(Hint)> Router<F> {
     }
 
     fn route(&mut self, path: &Path, touch: Touch) {
-        for route in &self.routes {
-            if touch == Touch::Gone && path == route.dir() {
-                (self.deliver)(Hint::Lost { area: route.area, path: route.path.clone() });
-            } else if route.covers(path) {
-                (self.deliver)(Hint::Touched { area: route.area, path: path.to_owned(), touch });
-            }
-        }
+        self.routes.iter().filter_map(|route| route.hint(path, touch)).for_each(&mut self.deliver);
     }
 }
 

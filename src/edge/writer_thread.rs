@@ -15,9 +15,9 @@ use super::writer::{Batch, Done, Job, Ticket, Writer};
 /// The most jobs that may wait.
 pub const QUEUE_LEN_MAX: usize = 65_536;
 /// The most jobs in one commit.
-const BATCH_LEN_MAX: usize = 256;
+pub const BATCH_LEN_MAX: usize = 256;
 /// How long to wait for room before trying again.
-const RETRY: Duration = Duration::from_secs(2);
+pub const RETRY: Duration = Duration::from_secs(2);
 /// The thread needs no more than a few frames of file work.
 const STACK_LEN: usize = 256 * 1024;
 
@@ -130,6 +130,75 @@ impl WriterThread {
     }
 }
 
+/// What came of trying to store a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// All of it is stored, or refused job by job.
+    Ended,
+    /// There is no room: try again later.
+    Full(String),
+    /// Nothing can be stored any more.
+    Broken(String),
+}
+
+/// A batch on its way to the disk, and what is told of it: the thread without its waiting.
+pub struct Storing {
+    batch: Batch,
+    waited: bool,
+}
+
+impl Storing {
+    /// Nothing of these jobs has been done.
+    #[must_use]
+    pub fn new(jobs: Vec<Job>) -> Self {
+        Self { batch: Batch::new(jobs), waited: false }
+    }
+
+    /// Tries to store the batch, from where the last try ended.
+    pub fn attempt<S: Store>(
+        &mut self,
+        writer: &mut Writer<S>,
+        mut deliver: impl FnMut(WriterReport),
+    ) -> Attempt {
+        if mutant!(AcknowledgedFirst) {
+            for ticket in self.batch.tickets() {
+                deliver(WriterReport::Done(Done::Stored(ticket)));
+            }
+        }
+        match writer.commit(&mut self.batch) {
+            Ok(ended) => {
+                for done in ended {
+                    deliver(WriterReport::Done(done));
+                }
+                if self.waited {
+                    deliver(WriterReport::Recovered);
+                }
+                Attempt::Ended
+            }
+            Err(Fault::Broken(why)) => {
+                deliver(WriterReport::Broken(why.clone()));
+                Attempt::Broken(why)
+            }
+            Err(Fault::Full(why)) => {
+                if !self.waited {
+                    deliver(WriterReport::Full(why.clone()));
+                    self.waited = true;
+                }
+                Attempt::Full(why)
+            }
+        }
+    }
+
+    /// Tells that nothing of it is stored, nor will be.
+    pub fn refuse(&self, reason: &str, deliver: impl FnMut(WriterReport)) {
+        refuse(self.batch.tickets(), reason, deliver);
+    }
+}
+
+fn refuse(tickets: impl Iterator<Item = Ticket>, reason: &str, deliver: impl FnMut(WriterReport)) {
+    tickets.map(|ticket| WriterReport::Failed { ticket, reason: reason.to_owned() }).for_each(deliver);
+}
+
 struct Driver<S: Store, D> {
     writer: Writer<S>,
     deliver: D,
@@ -143,9 +212,11 @@ impl<S: Store, D: Fn(WriterReport)> Driver<S, D> {
         while let Ok(first) = self.queue.recv() {
             let mut jobs = vec![first];
             jobs.extend(self.queue.try_iter().take(BATCH_LEN_MAX - 1));
-            let mut batch = Batch::new(jobs);
-            if let Err(why) = self.store(&mut batch) {
-                self.refuse_all(&batch, &why);
+            let mut storing = Storing::new(jobs);
+            if let Err(why) = self.store(&mut storing) {
+                // Every ticket is answered, now and until the end.
+                storing.refuse(&why, &self.deliver);
+                refuse(self.queue.iter().filter_map(|job| job.ticket), &why, &self.deliver);
                 return Err(why);
             }
         }
@@ -153,42 +224,17 @@ impl<S: Store, D: Fn(WriterReport)> Driver<S, D> {
     }
 
     /// Stores a batch, however long the disk is full; the reason if it cannot be stored at all.
-    fn store(&mut self, batch: &mut Batch) -> Result<(), String> {
+    fn store(&mut self, storing: &mut Storing) -> Result<(), String> {
         let mut last_try = false;
-        let mut waited = false;
         loop {
-            match self.writer.commit(batch) {
-                Ok(ended) => {
-                    for done in ended {
-                        (self.deliver)(WriterReport::Done(done));
-                    }
-                    if waited {
-                        (self.deliver)(WriterReport::Recovered);
-                    }
-                    return Ok(());
-                }
-                Err(Fault::Broken(why)) => {
-                    (self.deliver)(WriterReport::Broken(why.clone()));
-                    return Err(why);
-                }
-                Err(Fault::Full(why)) if last_try => return Err(why),
-                Err(Fault::Full(why)) => {
-                    if !waited {
-                        (self.deliver)(WriterReport::Full(why));
-                        waited = true;
-                    }
+            match storing.attempt(&mut self.writer, &self.deliver) {
+                Attempt::Ended => return Ok(()),
+                Attempt::Broken(why) => return Err(why),
+                Attempt::Full(why) if last_try => return Err(why),
+                Attempt::Full(_) => {
                     last_try = self.stopping.recv_timeout(self.retry) != Err(RecvTimeoutError::Timeout);
                 }
             }
-        }
-    }
-
-    /// Answers every ticket, now and until the end, that its job was not stored.
-    fn refuse_all(&self, batch: &Batch, reason: &str) {
-        let failed = |ticket| WriterReport::Failed { ticket, reason: reason.to_owned() };
-        batch.tickets().for_each(|ticket| (self.deliver)(failed(ticket)));
-        for ticket in self.queue.iter().filter_map(|job| job.ticket) {
-            (self.deliver)(failed(ticket));
         }
     }
 }

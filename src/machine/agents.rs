@@ -38,6 +38,7 @@ impl Agent {
             finished: None,
             restarts: 0,
             last_exit: None,
+            held_up: None,
             since: now.wall,
         }
     }

@@ -26,6 +26,10 @@ pub(super) const WAIT_MS_MAX: u64 = 7 * 86_400_000;
 impl State {
     pub(super) fn lock_seen(&mut self, now: Now, id: &TaskId, lock: Result<Lock, String>, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else {
+            // One that could not be decided about was let go of; the next supervisor takes it up.
+            if self.course != Course::Working {
+                return;
+            }
             let reason = "there is no such open task".into();
             out.push(Effect::Note(Fact::Rejected { what: "lock".into(), name: id.to_string(), reason }));
             out.push(Effect::RemoveLock(None, id.clone()));
@@ -75,6 +79,16 @@ impl State {
         }
     }
 
+    /// A void lock is on its way out, and this outcome bears the task's token: a power cut brought the one back and
+    /// took the lock of the other. To conclude now would have two jobs remove one name.
+    fn judge_later(&mut self, seen: HandedIn) {
+        if let Some(task) = self.tasks.get_mut(&seen.outcome.task)
+            && let Stage::Pending { handed_in, .. } = &mut task.stage
+        {
+            handed_in.get_or_insert(Box::new(seen));
+        }
+    }
+
     fn obscure(&mut self, now: Now, id: &TaskId) {
         if let Some(task) = self.tasks.get_mut(id) {
             task.stage = Stage::Obscured { until: now.mono.plus(OBSCURED_MS) };
@@ -97,7 +111,8 @@ impl State {
         self.aging.remove(id);
         self.take_from_ready(id, out);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.stage = Stage::Pending { ticket, writing: Writing::Readiness, then, seen: None };
+            task.stage =
+                Stage::Pending { ticket, writing: Writing::Readiness, then, seen: None, handed_in: None };
         }
         let (task, agent) = (id.clone(), agent.clone());
         out.push(Effect::Note(Fact::Vacated { task, token, next_token, agent, why }));
@@ -224,7 +239,9 @@ impl State {
             return;
         }
         let Some(task) = self.tasks.get(&outcome.task) else {
-            out.push(refuse("there is no such open task".into()));
+            if self.course == Course::Working {
+                out.push(refuse("there is no such open task".into()));
+            }
             return;
         };
         if self.storage.is_broken() {
@@ -246,15 +263,18 @@ impl State {
                 out.push(refuse(format!("too late: the task's token is {} by now", task.token)));
                 return;
             }
-            Stage::Held(claim) if claim.nonce == outcome.nonce && claim.agent == agent => {
+            Stage::Held(claim)
+                if claim.nonce == outcome.nonce && claim.agent == agent || mutant!(NonceUnchecked) =>
+            {
                 claim.as_ref().clone()
             }
             Stage::Held(claim) => {
                 out.push(refuse(format!("the task is held by {}, by another claim", claim.agent)));
                 return;
             }
-            // A power cut took the lock's name, which nobody makes durable; the token still proves the claim.
-            Stage::Ready => Claim {
+            // A power cut took the lock's name or its bytes, which nobody makes durable; the token still proves the
+            // claim.
+            Stage::Ready | Stage::Obscured { .. } => Claim {
                 nonce: outcome.nonce.clone(),
                 agent: agent.clone(),
                 token: outcome.token,
@@ -263,7 +283,11 @@ impl State {
                 renewed: now.mono,
                 fate: None,
             },
-            Stage::Pending { .. } | Stage::Waiting { .. } | Stage::Obscured { .. } => {
+            Stage::Pending { writing: Writing::Readiness, then: Then::Ready, seen: None, .. } => {
+                self.judge_later(HandedIn { agent, outcome, decided });
+                return;
+            }
+            Stage::Pending { .. } | Stage::Waiting { .. } => {
                 out.push(refuse("the task is not held by that claim".into()));
                 return;
             }
@@ -285,7 +309,7 @@ impl State {
         self.let_go(id, &claim, out);
         let ends = *conclusion == Conclusion::Done;
         let jitter = self.rng.f64();
-        let token = if ends { claim.token } else { self.fresh_token(out) };
+        let token = if ends || mutant!(TokenKept) { claim.token } else { self.fresh_token(out) };
         let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
         // A claim whose owner is gone without a word is not decided by an outcome: one that comes late is refused.
@@ -325,7 +349,7 @@ impl State {
         task.deferrals = change.deferrals;
         let claim = Box::new(claim);
         let writing = if ends { Writing::Success(claim) } else { Writing::Setback(claim) };
-        task.stage = Stage::Pending { ticket, writing, then, seen: None };
+        task.stage = Stage::Pending { ticket, writing, then, seen: None, handed_in: None };
         out.push(Effect::Record(ticket, Box::new(change)));
     }
 

@@ -97,8 +97,8 @@ pub enum Effect {
         task: TaskId,
         /// Its token.
         token: u64,
-        /// What to record.
-        fact: Fact,
+        /// What to record, unless the ledger tells of it already.
+        fact: Option<Fact>,
     },
     /// Remove a submission that was decided already; what to record, if anything.
     DropSubmission(TaskId, Option<Fact>),

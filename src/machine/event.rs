@@ -51,6 +51,8 @@ pub struct Submission {
     pub replayed: bool,
     /// The record of the same id that ended, if one lies on a shelf.
     pub ended: Option<Ended>,
+    /// The token that the ledger told of for this very submission, if a crash came before its record.
+    pub told: Option<u64>,
 }
 
 /// A task that an earlier supervisor had admitted.
@@ -74,6 +76,10 @@ pub struct Found {
     pub not_before: Option<Wall>,
     /// An outcome that the ledger accepted, but that the record does not show yet.
     pub accepted: Option<Accepted>,
+    /// What was handed in for it, and lies there; judged before the task is given to anyone.
+    pub handed_in: Vec<HandedIn>,
+    /// Its lock, if anything was handed in and it has one.
+    pub lock: Option<Result<Lock, String>>,
 }
 
 /// An outcome that the ledger tells of.
@@ -117,7 +123,7 @@ pub enum Event {
     Asked(Request),
 
     /// A task of an earlier supervisor.
-    TaskFound(Found),
+    TaskFound(Box<Found>),
     /// A submission.
     Submitted(Submission),
     /// A lock was seen: what it says, or why it cannot be read.

@@ -12,7 +12,7 @@ use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::time::{Mono, Now, show_duration};
 
-use super::state::{Cause, Claim, Lapse, Liveness, Owner, RunState, State};
+use super::state::{Cause, Claim, Conclusion, Lapse, Liveness, Owner, RunState, State};
 use super::{Effect, Out};
 
 /// Two missed intervals isolate.
@@ -69,16 +69,19 @@ impl State {
             return;
         }
         run.beaten |= beat;
-        if let (Liveness::Unarmed { .. }, true) = (run.liveness, beat) {
-            // The watchdog may have to look more often from now on.
-            out.push(Effect::Watch);
-        }
+        let first = beat && matches!(run.liveness, Liveness::Unarmed { .. });
         run.liveness = match run.liveness {
             Liveness::Off => Liveness::Off,
             Liveness::Unarmed { interval } | Liveness::Armed { interval, .. } => {
                 Liveness::Armed { interval, last: now.mono }
             }
         };
+        if first {
+            // The watchdog may have to look more often from now on, and the status says that silence is judged.
+            out.push(Effect::Watch);
+            let agent = run.agent.clone();
+            self.touch(&agent);
+        }
         self.reinstate(id, out);
     }
 
@@ -144,6 +147,12 @@ impl State {
         let why = lapse.words();
         run.lapse = Some(lapse);
         let agent = run.agent.clone();
+        if mutant!(GivenAwayAlive) {
+            for task in run.holds.clone() {
+                let fate = Conclusion::Returned { why: why.clone() };
+                self.owner_gone(&task, &Owner::Run(id.clone()), fate, out);
+            }
+        }
         self.touch(&agent);
         out.push(Effect::Examine(id.clone()));
         out.push(Effect::Alert(format!("isolated-{agent}"), format!("{agent} is isolated: {why}")));

@@ -21,6 +21,7 @@ mod view;
 pub use effect::Effect;
 pub use event::Event;
 pub use state::{Setup, State};
+pub use tasks::TOKEN_BLOCK;
 pub use view::Summary;
 
 use crate::protocol::time::{Mono, Now};
@@ -47,7 +48,7 @@ impl State {
             Event::HaltSeen(why) => self.halt_seen(now, why, out),
             Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),
             Event::Asked(request) => self.asked(now, request, out),
-            Event::TaskFound(found) => self.task_found(now, found, out),
+            Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
             Event::OutcomeSeen(handed_in) => self.outcome_seen(now, handed_in, out),

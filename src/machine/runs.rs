@@ -76,6 +76,7 @@ impl State {
             | RunState::Stuck(_) => {}
         }
         let (agent, task) = (run.agent.clone(), run.task.clone());
+        self.agent_mut(now, &agent).held_up = None;
         if let Some(task) = &task {
             self.name_owner(task, id, &process, out);
             // Of a handler only starts that fail count, and this one did not.
@@ -89,18 +90,21 @@ impl State {
     pub(super) fn spawn_failed(&mut self, now: Now, id: &RunId, error: &str, busy: bool, out: &mut Out) {
         let Some(run) = self.runs.get_mut(id) else { return };
         let name = run.agent.clone();
-        out.push(Effect::Note(Fact::StartFailed {
-            agent: name.clone(),
-            run: id.clone(),
-            error: error.into(),
-        }));
         // A stop that arrived meanwhile keeps its own cause.
         if run.cause == Cause::Own {
             run.cause = if busy { Cause::Busy } else { Cause::NotStarted(error.into()) };
         }
-        if !busy {
-            self.agent_mut(now, &name).last_exit = Some(format!("not started: {error}"));
+        let agent = self.agent_mut(now, &name);
+        let held_up = busy.then(|| error.to_owned());
+        // A file may be held open for days, and is tried every few seconds: that is told once.
+        if !busy || agent.held_up != held_up {
+            let (agent, run, error) = (name.clone(), id.clone(), error.to_owned());
+            out.push(Effect::Note(Fact::StartFailed { agent, run, error }));
         }
+        if !busy {
+            agent.last_exit = Some(format!("not started: {error}"));
+        }
+        agent.held_up = held_up;
         let returned = Conclusion::Returned { why: format!("{name} could not be started: {error}") };
         self.run_is_gone(now, id, Ending::Unseen, Some(&returned), out);
     }
@@ -114,7 +118,9 @@ impl State {
         for task in &run.holds {
             self.hand_back(task, id, out);
         }
-        self.agent_mut(now, &run.agent).runs.retain(|other| other != id);
+        let agent = self.agent_mut(now, &run.agent);
+        agent.runs.retain(|other| other != id);
+        agent.held_up = Some(why.to_owned());
         self.pause(now, &run.agent);
         self.forget_if_gone(&run.agent, out);
     }
@@ -176,7 +182,10 @@ impl State {
             | RunState::Running
             | RunState::Isolated { .. }
             | RunState::Stopping { .. }
-            | RunState::Ending(_) => (RunState::Ending(ending), run.cause == Cause::Survivor),
+            | RunState::Ending(_) => {
+                let asked = run.is_survivor() && (!mutant!(RemnantsLeft) || run.cause == Cause::Survivor);
+                (RunState::Ending(ending), asked)
+            }
         };
         run.state = state;
         let lived_ms = now.mono.since(run.started.mono);

@@ -13,7 +13,7 @@ use crate::protocol::status::Refusal;
 use crate::protocol::task::Lock;
 use crate::protocol::time::{Mono, Now, Wall};
 
-use super::event::Version;
+use super::event::{HandedIn, Version};
 
 /// What the machine is told once, at its start.
 #[derive(Debug, Clone)]
@@ -101,6 +101,8 @@ pub(super) struct Agent {
     pub finished: Option<String>,
     pub restarts: u64,
     pub last_exit: Option<String>,
+    /// Why it could not be started the last time, through no fault of its own.
+    pub held_up: Option<String>,
     /// Since when it stands where it stands.
     pub since: Wall,
 }
@@ -196,6 +198,7 @@ impl RunState {
 #[derive(Debug)]
 pub(super) struct Run {
     pub agent: AgentName,
+    /// What it runs; unknown of a survivor, which an earlier supervisor started.
     pub version: Option<Arc<Version>>,
     pub started: Now,
     pub process: Option<Identity>,
@@ -214,6 +217,12 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// True if an earlier supervisor started it: whatever it was told to end for since, it is no child of ours.
+    #[must_use]
+    pub(super) fn is_survivor(&self) -> bool {
+        self.version.is_none()
+    }
+
     /// True while it should be left to work: it has not been told to end and has not ended.
     pub(super) fn is_active(&self) -> bool {
         match self.state {
@@ -261,8 +270,14 @@ pub(super) struct Claim {
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
     /// Its record is being made durable: what is written, under which ticket, and what follows. A lock with
-    /// the token that it will have, seen meanwhile, is judged after that.
-    Pending { ticket: u64, writing: Writing, then: Then, seen: Option<Box<Lock>> },
+    /// the token that it will have, seen meanwhile, is judged after that; so is an outcome whose lock was lost.
+    Pending {
+        ticket: u64,
+        writing: Writing,
+        then: Then,
+        seen: Option<Box<Lock>>,
+        handed_in: Option<Box<HandedIn>>,
+    },
     /// It may be claimed.
     Ready,
     /// It waits for another try.

@@ -16,7 +16,7 @@ use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Sto
 use super::{Effect, Out};
 
 /// How many fencing tokens are reserved on disk at a time.
-const TOKEN_BLOCK: u64 = 1_000;
+pub const TOKEN_BLOCK: u64 = 1_000;
 /// How many ids a ready list holds.
 pub(super) const READY_LISTED_MAX: usize = 64;
 
@@ -70,16 +70,29 @@ impl State {
             out.push(Effect::DropSubmission(new.id, duplicate));
             return;
         }
-        let token = self.fresh_token(out);
-        let (task, kind) = (new.id.clone(), new.kind.clone());
+        if mutant!(ReplayIsDuplicate) && new.replayed {
+            let duplicate = Fact::Duplicate { task: new.id.clone(), of: "dead".into() };
+            out.push(Effect::DropSubmission(new.id, Some(duplicate)));
+            return;
+        }
+        // No record bore a token that was told of and not written, so nobody can have claimed with it.
+        let token = new.told.unwrap_or_else(|| self.fresh_token(out));
+        let (task, kind, nonce) = (new.id.clone(), new.kind.clone(), new.nonce.clone());
         let fact = if new.replayed {
-            Fact::Replayed { task, kind, token }
+            Fact::Replayed { task, kind, token, nonce }
         } else {
-            Fact::Submitted { task, kind, token, by: new.by }
+            Fact::Submitted { task, kind, token, nonce, by: new.by }
         };
+        let fact = new.told.is_none().then_some(fact);
         let ticket = self.fresh_ticket(&new.id);
         out.push(Effect::Admit { ticket, task: new.id.clone(), token, fact });
-        let stage = Stage::Pending { ticket, writing: Writing::Admission, then: Then::Ready, seen: None };
+        let stage = Stage::Pending {
+            ticket,
+            writing: Writing::Admission,
+            then: Then::Ready,
+            seen: None,
+            handed_in: None,
+        };
         let task = Task { kind: new.kind, nonce: new.nonce, token, failures: 0, deferrals: 0, stage };
         self.tasks.insert(new.id, task);
     }
@@ -127,7 +140,15 @@ impl State {
             }
             (Phase::New | Phase::Ready | Phase::Done | Phase::Dead, _) => {
                 self.tasks.insert(found.id.clone(), task);
-                self.make_ready(&found.id, out);
+                if let Some(lock) = found.lock {
+                    self.lock_seen(now, &found.id, lock, out);
+                }
+                for outcome in found.handed_in {
+                    self.outcome_seen(now, outcome, out);
+                }
+                if self.tasks.get(&found.id).is_some_and(|task| matches!(task.stage, Stage::Ready)) {
+                    self.make_ready(&found.id, out);
+                }
             }
         }
     }
@@ -136,14 +157,18 @@ impl State {
     pub(super) fn stored(&mut self, now: Now, ticket: u64, out: &mut Out) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let Stage::Pending { ticket: awaited, then, seen, .. } = &mut task.stage else { return };
+        let Stage::Pending { ticket: awaited, then, seen, handed_in, .. } = &mut task.stage else { return };
         if *awaited != ticket {
             return;
         }
-        let seen = seen.take();
+        let (seen, handed_in) = (seen.take(), handed_in.take());
         match then.clone() {
             Then::Ready => {
                 self.make_ready(&id, out);
+                // Before anybody else gets the task.
+                if let Some(handed_in) = handed_in {
+                    self.outcome_seen(now, *handed_in, out);
+                }
                 if let Some(lock) = seen {
                     let agent = lock.agent.clone();
                     self.lock_seen(now, &id, Ok(*lock), out);
@@ -223,6 +248,12 @@ impl State {
         }
     }
 
+    /// True if the task is known and has not ended.
+    #[must_use]
+    pub fn is_open(&self, id: &TaskId) -> bool {
+        self.tasks.contains_key(id)
+    }
+
     /// True if a lock of this task would be news.
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {
@@ -275,7 +306,13 @@ impl State {
     fn wait_is_over(&mut self, id: &TaskId, out: &mut Out) {
         let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
-        task.stage = Stage::Pending { ticket, writing: Writing::Readiness, then: Then::Ready, seen: None };
+        task.stage = Stage::Pending {
+            ticket,
+            writing: Writing::Readiness,
+            then: Then::Ready,
+            seen: None,
+            handed_in: None,
+        };
         let change = super::effect::RecordChange {
             task: id.clone(),
             token: task.token,

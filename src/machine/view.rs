@@ -64,7 +64,12 @@ impl State {
         }
         let (state, why, next) = match &agent.rest {
             Rest::Backoff { next, .. } => {
-                (Standing::Backoff, format!("{} failures in a row", agent.failures), Some(*next))
+                let failed = || {
+                    let last = agent.last_exit.as_deref().unwrap_or("not started");
+                    format!("{} failures in a row, the last: {last}", agent.failures)
+                };
+                let held_up = agent.held_up.as_ref().map(|why| format!("not started: {why}"));
+                (Standing::Backoff, held_up.unwrap_or_else(failed), Some(*next))
             }
             Rest::Finished => {
                 (Standing::Finished, "it ended well; a changed file or `start` runs it again".into(), None)

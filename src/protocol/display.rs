@@ -3,6 +3,8 @@
 //! Logs are kept raw. What is shown of them must not move the cursor, retitle the terminal, answer
 //! a query on somebody's keyboard, or reverse the reading order of what stands beside it.
 
+use std::fmt::Write as _;
+
 /// What of a sequence was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -52,6 +54,23 @@ pub fn clean(bytes: &[u8]) -> String {
     shown
 }
 
+/// A text that is JSON as JSON that means the same, with nothing in it that [`clean`] would take away: JSON itself
+/// only sees to the control characters of seven bits.
+#[must_use]
+pub fn harmless_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Outside of its strings JSON has no such character, and none of these is beyond 16 bits.
+        if c >= '\u{7f}' && (c.is_control() || turns_text(c)) {
+            // Writing to a String cannot fail.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Marks that reorder the text around them, and the separators that break lines without being a newline.
 fn turns_text(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
@@ -91,6 +110,14 @@ mod tests {
             prop_oneof![any::<u8>(), Just(0x1b), Just(b'['), Just(b']'), Just(0xc2), Just(0x9b), Just(b'\r')], 0..200)) {
             let shown = clean(&bytes);
             prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\t'), "{:?}", shown);
+        }
+
+        #[test]
+        fn json_keeps_its_meaning_and_loses_what_a_terminal_would_obey(text in any::<String>(), odd in "[\u{7f}-\u{9f}\u{202e}\u{2066}]{0,5}") {
+            let value = serde_json::json!({ "said": [format!("{text}{odd}"), odd] });
+            let shown = harmless_json(&value.to_string());
+            prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), &value);
+            prop_assert!(!shown.chars().any(|c| c.is_control() || turns_text(c)), "{:?}", shown);
         }
 
         #[test]

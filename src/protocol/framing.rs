@@ -318,7 +318,11 @@ fn parse_line(line: &[u8]) -> Option<(u64, Line<'_>)> {
         return None;
     }
     let head = std::str::from_utf8(head).ok()?.strip_prefix("{\"seq\":")?;
-    let (seq, fields) = head.split_once(',').unwrap_or((head, ""));
+    let (seq, fields) = match head.split_once(',') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (head, ""),
+    };
     let seq = parse_seq(seq)?;
     let content = if fields.starts_with("\"segment\":") {
         Line::Header(serde_json::from_str(fields.strip_prefix("\"segment\":")?).ok()?)
@@ -332,7 +336,7 @@ fn parse_line(line: &[u8]) -> Option<(u64, Line<'_>)> {
 }
 
 fn parse_seq(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
 

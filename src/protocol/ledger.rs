@@ -63,12 +63,25 @@ pub enum Fact {
     /// An agent's file is gone.
     Removed { agent: AgentName },
 
-    /// A task was admitted.
-    Submitted { task: TaskId, kind: Kind, token: u64, by: String },
+    /// A task was admitted; `nonce` is the submission's, by which the next supervisor knows what it finds half done.
+    Submitted {
+        task: TaskId,
+        kind: Kind,
+        token: u64,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        nonce: String,
+        by: String,
+    },
     /// A submission repeats an id that is known.
     Duplicate { task: TaskId, of: String },
     /// A task that had ended was submitted again, by moving its record.
-    Replayed { task: TaskId, kind: Kind, token: u64 },
+    Replayed {
+        task: TaskId,
+        kind: Kind,
+        token: u64,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        nonce: String,
+    },
     /// Something an agent or operator handed in was refused.
     Rejected { what: String, name: String, reason: String },
     /// A run holds a task.

@@ -17,6 +17,40 @@ pub struct Identity {
     pub ns: u64,
 }
 
+/// What the process table here says of a process that is known by its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The process that has its pid is the very one.
+    Here,
+    /// It has ended: nobody has its pid, or somebody who began later, or the machine was started since.
+    Gone,
+    /// It is of another pid namespace: nothing can be told, and its pid is somebody else's here.
+    Elsewhere,
+}
+
+impl Identity {
+    /// Judges what was found: `boot` and `ns` are ours, `start` is when the process that has this pid now began,
+    /// if one has it.
+    #[must_use]
+    pub fn presence(&self, boot: &str, ns: u64, start: Option<u64>) -> Presence {
+        if self.boot != boot {
+            Presence::Gone
+        } else if self.ns != ns {
+            Presence::Elsewhere
+        } else if start.is_some_and(|start| is_same(self.start, start)) {
+            Presence::Here
+        } else {
+            Presence::Gone
+        }
+    }
+}
+
+/// True if a process that has another's pid is that very one: pids are used again, and it began when that one did.
+#[must_use]
+pub fn is_same(start: u64, found: u64) -> bool {
+    start == found || mutant!(PidAlone)
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,10 +1,12 @@
 //! How a record becomes one line of JSON and is read back: versioned, capped, never half believed.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// The version that this build writes.
 pub const VERSION: u32 = 1;
+/// How a record of that version begins as we write it.
+const OWN_BEGIN: &[u8] = b"{\"v\":1,";
 /// The largest task or update, in bytes.
 pub const RECORD_LEN_MAX: u64 = 1024 * 1024;
 /// The largest lock, outcome, request or other small record, in bytes.
@@ -28,7 +30,6 @@ pub enum RecordError {
 
 #[derive(serde::Deserialize)]
 struct Versioned {
-    #[serde(default)]
     v: u64,
 }
 
@@ -37,18 +38,33 @@ struct Versioned {
 /// # Errors
 /// [`RecordError`], saying which kind of wrong it is.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
-    if let Ok(Versioned { v }) = serde_json::from_slice::<Versioned>(bytes)
-        && v > u64::from(VERSION)
-    {
-        return Err(RecordError::Newer(v));
+    // Most records begin with the version that this build writes: then nothing need be read twice. (A second `v`
+    // behind the first is wrong in any record.)
+    let version = if bytes.starts_with(OWN_BEGIN) {
+        Ok(Versioned { v: u64::from(VERSION) })
+    } else {
+        serde_json::from_slice(bytes)
+    };
+    match version {
+        Ok(Versioned { v: 0 }) => return Err(RecordError::Malformed("there is no version 0".into())),
+        Ok(Versioned { v }) if v > u64::from(VERSION) => return Err(RecordError::Newer(v)),
+        Ok(Versioned { .. }) | Err(_) => {}
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        if error.is_eof() {
+        if error.is_eof() || ends_within_a_number(bytes) {
             RecordError::Incomplete(error.to_string())
         } else {
             RecordError::Malformed(error.to_string())
         }
     })
+}
+
+/// True for JSON that ends behind the `-`, `.` or `e` of a number. The parser calls some such numbers wrong, but
+/// the rest of them may only not be written yet: with a digit behind it, it would be incomplete.
+fn ends_within_a_number(bytes: &[u8]) -> bool {
+    let open = matches!(bytes.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'));
+    let with_a_digit = || serde_json::from_slice::<IgnoredAny>(&[bytes, b"0"].concat());
+    open && with_a_digit().is_err_and(|error| error.is_eof())
 }
 
 /// The longest beginning of `text` that is whole characters and at most `max` bytes.
@@ -91,9 +107,17 @@ mod tests {
             let got = decode::<Outcome>(&OUTCOME.as_bytes()[..cut]);
             assert!(matches!(got, Err(RecordError::Incomplete(_))), "{cut}: {got:?}");
         }
+        for number in ["-", "1.", "1e", "1E", "1e-", "-0.5e+"] {
+            let half = format!(r#"{{"v":1,"payload":[{number}"#);
+            let got = decode::<TaskRecord>(half.as_bytes());
+            assert!(matches!(got, Err(RecordError::Incomplete(_))), "{half}: {got:?}");
+        }
         let malformed = [
             OUTCOME.replace("\"v\":1,", ""),
+            OUTCOME.replace("\"token\":3", "\"token\":3e-"),
+            "{\"v\":1,\"token\":--".to_owned(),
             OUTCOME.replace("\"v\":1", "\"v\":-1"),
+            OUTCOME.replace("\"v\":1", "\"v\":0"),
             OUTCOME.replace("\"v\":1", "\"v\":1,\"v\":1"),
             OUTCOME.replace("\"token\":3", "\"token\":3,\"token\":4"),
             OUTCOME.replace("\"token\":3", "\"token\":3.5"),

@@ -247,13 +247,15 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
-/// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`.
+/// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`. The token is written in one way only (not
+/// `+3`, not `03`), so that no two names mean one outcome.
 #[must_use]
 pub fn parse_outcome_name(file: &str) -> Option<(TaskId, u64, &str)> {
     let mut parts = file.strip_suffix(".json")?.split('.');
-    let (id, token, nonce) = (parts.next()?, parts.next()?, parts.next()?);
-    let whole = parts.next().is_none() && nonce.parse::<Name>().is_ok();
-    if whole { Some((id.parse().ok()?, token.parse().ok()?, nonce)) } else { None }
+    let (id, digits, nonce) = (parts.next()?, parts.next()?, parts.next()?);
+    let token: u64 = digits.parse().ok()?;
+    let whole = parts.next().is_none() && token.to_string() == digits && nonce.parse::<Name>().is_ok();
+    if whole { Some((id.parse().ok()?, token, nonce)) } else { None }
 }
 
 #[cfg(test)]
@@ -362,9 +364,17 @@ mod tests {
     #[test]
     fn the_name_of_an_outcome_is_read_or_refused() {
         assert_eq!(parse_outcome_name("t.3.n.json"), Some((name("t"), 3, "n")));
-        for bad in
-            ["t.3.json", "t.3.n", "t.3.n.x.json", "t.x.n.json", "t.3..json", "..3.n.json", "t/u.3.n.json"]
-        {
+        for bad in [
+            "t.3.json",
+            "t.3.n",
+            "t.3.n.x.json",
+            "t.x.n.json",
+            "t.+3.n.json",
+            "t.03.n.json",
+            "t.3..json",
+            "..3.n.json",
+            "t/u.3.n.json",
+        ] {
             assert_eq!(parse_outcome_name(bad), None, "{bad}");
         }
     }

@@ -49,10 +49,9 @@ impl Now {
 
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => write!(f, "{at:.3}"),
-            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
-        }
+        // Beyond what RFC 3339 can name in every zone, the last time that it can: a record must stay readable.
+        let outermost = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        write!(f, "{:.3}", jiff::Timestamp::from_millisecond(self.0).unwrap_or(outermost))
     }
 }
 
@@ -138,5 +137,11 @@ mod tests {
         let json = serde_json::to_string(&Wall(1_795_143_600_123)).unwrap();
         assert_eq!(json, "\"2026-11-20T03:00:00.123Z\"");
         assert_eq!(serde_json::from_str::<Wall>(&json).unwrap(), Wall(1_795_143_600_123));
+        for (ms, text) in [(i64::MAX, "9999-12-30T22:00:00.999Z"), (i64::MIN, "-009999-01-02T01:59:59.000Z")]
+        {
+            let json = serde_json::to_string(&Wall(ms)).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert!(serde_json::from_str::<Wall>(&json).is_ok());
+        }
     }
 }

@@ -74,6 +74,17 @@ pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
 mod tests {
     use super::*;
 
+    /// Else the store would hold another number than was meant, and each `append` move all of them a little further.
+    #[test]
+    fn a_number_is_the_same_after_any_number_of_readings() {
+        for number in
+            ["1.0132515819928897e-205", "-1.7976931348623157e+308", "5e-324", "0.1", "18446744073709551615"]
+        {
+            let value: Value = serde_json::from_str(number).unwrap();
+            assert_eq!(value.to_string(), number);
+        }
+    }
+
     #[test]
     fn a_written_null_is_a_value_and_a_missing_one_is_none() {
         let read = |text: &str| serde_json::from_str::<Update>(text).map(|update| update.value);

@@ -33,12 +33,15 @@ pub(super) fn is_program(signature: &Signature) -> bool {
 pub(super) struct Seen {
     files: BTreeMap<PathBuf, Option<Signature>>,
     links: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// Something could not be seen for a reason that is not the file's and may pass (too many open files, say).
+    obscured: bool,
 }
 
 impl Seen {
     /// True if everything still is as it was seen. It stats, and opens nothing.
     pub(super) fn still_holds(&self, store: &impl Store) -> bool {
-        self.links.iter().all(|(link, target)| store.resolve(link).ok() == *target)
+        !self.obscured
+            && self.links.iter().all(|(link, target)| store.resolve(link).ok() == *target)
             && self.files.iter().all(|(path, was)| store.stat(path).is_ok_and(|is| is == *was))
     }
 
@@ -94,21 +97,35 @@ impl<'a, S: Store> Look<'a, S> {
     }
 
     fn stat(&mut self, path: &Path) -> io::Result<Option<Signature>> {
-        let signature = self.store.stat(path)?;
+        let found = self.store.stat(path);
+        self.note(found.as_ref().err());
+        let signature = found?;
         self.seen.files.insert(path.to_owned(), signature);
         Ok(signature)
     }
 
     /// The content of what was found. The judgement then rests on the file as it was while it was read.
     pub(super) fn read(&mut self, found: &Found, max: u64) -> Result<Blob, ReadError> {
-        let blob = self.store.read(&found.path, max)?;
+        let read = self.store.read(&found.path, max);
+        self.note(match &read {
+            Err(ReadError::Io(error)) => Some(error),
+            Ok(_) | Err(_) => None,
+        });
+        let blob = read?;
         self.seen.files.insert(found.path.clone(), Some(blob.signature));
         Ok(blob)
     }
 
     /// A part of what was found, for files too large to be read whole.
-    pub(super) fn read_at(&self, found: &Found, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.store.read_at(&found.path, offset, len)
+    pub(super) fn read_at(&mut self, found: &Found, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let read = self.store.read_at(&found.path, offset, len);
+        self.note(read.as_ref().err());
+        read
+    }
+
+    /// A refusal of rights ends with a change that can be seen; of other errors nothing tells when they end.
+    fn note(&mut self, error: Option<&io::Error>) {
+        self.seen.obscured |= error.is_some_and(|error| error.kind() != io::ErrorKind::PermissionDenied);
     }
 
     /// The first program of this name on a search path, as a shell would find it.

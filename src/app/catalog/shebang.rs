@@ -74,6 +74,8 @@ pub(super) fn judge(head: &[u8]) -> Head {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -101,5 +103,33 @@ mod tests {
         }
         let long = [b"#!/", &[b'x'; 300][..], b"\n"].concat();
         assert_eq!(judge(&long), Head::NoInterpreter);
+    }
+
+    proptest! {
+        #[test]
+        fn no_head_is_too_strange(
+            start in prop::sample::select(vec![&b"#!"[..], b"\xef\xbb\xbf#!", b"#! /usr/bin/env ", b"\x7fEL", b""]),
+            rest in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b" \t/=-\n\r".as_slice())], 0..300),
+        ) {
+            let head = [start, &rest].concat();
+            if let Head::Script(interpreter) = judge(&head) {
+                let (program, sought) = match &interpreter {
+                    Interpreter::At(path) => (path, None),
+                    Interpreter::Found { env, program } => (env, Some(program)),
+                };
+                prop_assert!(head.starts_with(b"#!") && !program.is_empty());
+                // What is looked for on a path is one plain word: never an option, an assignment or a path.
+                prop_assert!(sought.is_none_or(|word| !word.is_empty() && !word.contains(['/', '=', ' ', '\t', '\n'])));
+            }
+        }
+
+        #[test]
+        fn the_interpreter_is_the_first_word(
+            path in "/[a-z/]{0,40}[a-df-z]", blanks in "[ \t]{0,3}", rest in "([ \t][ -~]{0,40})?", end in "\n?",
+        ) {
+            let head = format!("#!{blanks}{path}{rest}x{end}");
+            let word = head[2..].trim_start().split([' ', '\t', '\n']).next().unwrap().to_owned();
+            prop_assert_eq!(judge(head.as_bytes()), Head::Script(Interpreter::At(word)));
+        }
     }
 }

@@ -8,13 +8,14 @@
 //! lock is somebody else's or nobody's, which [`Client::notes`] passes over.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::edge::store::Store;
 use crate::protocol::layout::Layout;
 use crate::protocol::name::{AgentName, Kind, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, VERSION, encode};
-use crate::protocol::task::{Lock, OPERATOR, Phase, TaskRecord, Verdict};
+use crate::protocol::task::{Lock, OPERATOR, Phase, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Wall;
 
 use super::lookup::LISTED_MAX;
@@ -111,7 +112,7 @@ impl<S: Store> Client<S> {
     ) -> Result<Try, ClientError> {
         let path = self.layout.lock(id);
         let Some(record) = self.ready_record(id) else { return Ok(Try::Next) };
-        if record.kind != *kind || self.exists(&path)? {
+        if record.kind != *kind || self.exists(&path)? || self.is_handed_in(&record)? {
             return Ok(Try::Next);
         }
         let lock = Lock {
@@ -133,6 +134,25 @@ impl<S: Store> Client<S> {
             return Ok(Try::Next);
         }
         self.verify(Claim { record, lock })
+    }
+
+    /// True if an owner has handed in the task as it is now. A power cut may have taken that owner's lock, and its
+    /// outcome would be refused if another held the task when a supervisor comes to look.
+    fn is_handed_in(&self, record: &TaskRecord) -> Result<bool, ClientError> {
+        let list = |dir: PathBuf| {
+            let listed = self.store.list(&dir, LISTED_MAX);
+            listed.map_err(|error| ClientError::Io { path: dir, error })
+        };
+        let of_it = |name: &str| {
+            parse_outcome_name(name).is_some_and(|(id, token, _)| id == record.id && token == record.token)
+        };
+        let outcomes = self.layout.outcomes();
+        for agent in list(outcomes.clone())?.iter().filter(|entry| entry.is_dir) {
+            if list(outcomes.join(&agent.name))?.iter().any(|entry| of_it(&entry.name)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Publishes the lock, whole; false if the task is locked already.

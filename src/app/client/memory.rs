@@ -82,7 +82,8 @@ pub enum Fate {
 
 /// Hands in an update and returns when it is durable.
 ///
-/// `id` must be new: handing in the same id twice applies it once. Temporary files are made in `tmp_dir`.
+/// `id` must be new: handing in the same id twice applies it once. It is made under the name `temp`, on the file
+/// system of the crew.
 ///
 /// # Errors
 /// [`MemoryError`]; then nothing was handed in, but for an error of the last fsync, after which it may or may
@@ -92,7 +93,7 @@ pub fn remember<S: Store>(
     store: &S,
     layout: &Layout,
     agent: &AgentName,
-    tmp_dir: &Path,
+    temp: &Path,
     id: &Name,
     op: Operation,
     key: &Key,
@@ -106,15 +107,12 @@ pub fn remember<S: Store>(
         return Err(MemoryError::TooLarge(bytes.len()));
     }
     let queue = layout.queue(agent);
-    for dir in [&queue, tmp_dir] {
+    for dir in [&queue, parent(temp)] {
         make_dir(store, dir)?;
     }
-    let temp = Layout::update_temp(tmp_dir, id);
-    // Only an earlier try with this very id can have left one.
-    store.unlink(&temp).map_err(io_at(&temp))?;
-    store.write_new(&temp, &bytes, true).map_err(io_at(&temp))?;
-    let linked = link_next(store, layout, agent, &temp);
-    let removed = store.unlink(&temp).map_err(io_at(&temp));
+    store.write_new(temp, &bytes, true).map_err(io_at(temp))?;
+    let linked = link_next(store, layout, agent, temp);
+    let removed = store.unlink(temp).map_err(io_at(temp));
     let submitted = linked?;
     removed?;
     store.sync_dir(&queue).map_err(io_at(&queue))?;

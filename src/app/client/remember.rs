@@ -55,8 +55,7 @@ impl<S: Store> Client<S> {
         let (agent, id) = (self.agent()?, self.fresh_name());
         let temp = self.temp()?;
         self.ensure_dir(&self.layout.queue(&agent))?;
-        let submitted =
-            memory::remember(&self.store, &self.layout, &agent, parent(&temp), &id, op, key, value)?;
+        let submitted = memory::remember(&self.store, &self.layout, &agent, &temp, &id, op, key, value)?;
         Ok(Handed { agent, id, submitted })
     }
 

@@ -308,6 +308,22 @@ fn a_kill_switch_that_cannot_be_read_is_set_all_the_same() {
 }
 
 #[test]
+fn a_task_whose_owner_handed_it_in_is_nobody_elses_though_a_power_cut_took_the_lock() {
+    let crew = Crew::new();
+    let task = crew.ready_task("a", 3);
+    let mut client = crew.operator();
+    assert!(claim(&mut client).is_some());
+    let held = client.held(Some(&task), None).unwrap();
+    client.finish(&held, Verdict::Done, None, None).unwrap();
+    crew.store.unlink(&crew.layout.lock(&task)).unwrap();
+    assert!(claim(&mut client).is_none());
+    let mut record: TaskRecord = crew.read(&crew.layout.task(&task));
+    record.token = 4;
+    crew.write(&crew.layout.task(&task), &encode(&record));
+    assert!(claim(&mut client).is_some(), "that outcome was of an earlier claim");
+}
+
+#[test]
 fn a_late_owner_learns_it_and_its_outcome_is_on_record() {
     let crew = Crew::new();
     let id = crew.ready_task("a", 5);

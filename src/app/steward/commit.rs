@@ -24,6 +24,9 @@ impl<S: Store> Steward<S> {
     pub(super) fn commit(&mut self, mut batch: Batch, turn: &mut Turn) -> Result<(), Fault> {
         let rejects = std::mem::take(&mut batch.rejects);
         self.reject(rejects, turn)?;
+        if mutant!(UpdateRemovedFirst) {
+            self.sweep(&batch.trays)?;
+        }
         if !batch.lines.is_empty() {
             let total = batch.lines.len();
             for (place, line) in batch.lines.iter_mut().enumerate() {
@@ -97,7 +100,8 @@ impl<S: Store> Steward<S> {
         let mut facts = Vec::new();
         for reject in rejects {
             let from = self.layout.queue(&reject.agent).join(&reject.name);
-            let (to, reason_path) = self.free_place(&reject.agent, &reject.name)?;
+            let shown = reject.name.to_string_lossy();
+            let (to, reason_path) = self.free_place(&reject.agent, &shown)?;
             self.replace(&reason_path, format!("{}\n", reject.reason).as_bytes())?;
             let mut reason = reject.reason;
             match self.store.rename(&from, &to) {
@@ -117,7 +121,7 @@ impl<S: Store> Steward<S> {
                 }
             }
             if reject.seq == 0 {
-                reason = format!("{:?}: {reason}", reject.name.chars().take(80).collect::<String>());
+                reason = format!("{:?}: {reason}", shown.chars().take(80).collect::<String>());
             }
             facts.push(Fact::UpdateRejected { agent: reject.agent, seq: reject.seq, reason });
         }
@@ -158,7 +162,7 @@ impl<S: Store> Steward<S> {
         &self,
         dirs: impl Iterator<Item = &'a std::path::PathBuf>,
     ) -> Result<(), Fault> {
-        for dir in dirs {
+        for dir in dirs.filter(|_| !mutant!(NoDirectorySyncBySteward)) {
             self.store.sync_dir(dir).map_err(|error| Fault::of(dir, &error))?;
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! From the queues to a batch: which updates, in which order, and what each does to its value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::{
     AGENTS_MAX, BATCH_BYTES_MAX, BATCH_MAX, Desk, Doubt, Fault, QUEUE_LIST_MAX, SECOND_LOOK_MS, Steward, Turn,
 };
+use crate::edge::log::is_shortage;
 use crate::edge::store::{ReadError, Store};
 use crate::machine::memory::{self, BATCH_PER_AGENT_MAX, Refusal, Stored};
 use crate::protocol::journal::{Applied, Line};
@@ -28,7 +30,7 @@ const DIRECTORY: u32 = 0o040_000;
 pub(super) struct Reject {
     pub(super) agent: AgentName,
     /// Its file name in the queue.
-    pub(super) name: String,
+    pub(super) name: OsString,
     /// Its number, or 0 if its name is none.
     pub(super) seq: u64,
     pub(super) reason: String,
@@ -67,7 +69,7 @@ pub(super) struct Batch {
 }
 
 /// Tells what is noted for rejection already: a queue may be listed twice in a turn.
-fn is_told(agent: &AgentName, name: &str) -> impl Fn(&Reject) -> bool {
+fn is_told(agent: &AgentName, name: &OsStr) -> impl Fn(&Reject) -> bool {
     move |reject| reject.agent == *agent && reject.name == name
 }
 
@@ -85,6 +87,8 @@ enum Found {
     Gone,
     /// Perhaps it is still being written.
     Unsure(String),
+    /// It cannot be read for the moment, which says nothing of it.
+    Unread(String),
     Bad(String),
 }
 
@@ -138,7 +142,7 @@ impl<S: Store> Steward<S> {
         let Some(desk) = self.desks.get_mut(agent) else { return Ok(()) };
         for entry in entries {
             if Layout::is_temporary(&entry.name)
-                || self.immovable.contains(&(agent.clone(), entry.name.clone()))
+                || self.immovable.contains(&(agent.clone(), entry.file_name.clone()))
             {
                 continue;
             }
@@ -146,10 +150,12 @@ impl<S: Store> Steward<S> {
                 Some(seq) => {
                     desk.pending.insert(seq);
                 }
-                None if misplaced.len() < BATCH_MAX && !misplaced.iter().any(is_told(agent, &entry.name)) => {
+                None if misplaced.len() < BATCH_MAX
+                    && !misplaced.iter().any(is_told(agent, &entry.file_name)) =>
+                {
                     misplaced.push(Reject {
                         agent: agent.clone(),
-                        name: entry.name,
+                        name: entry.file_name,
                         seq: 0,
                         reason: "not named SEQ.json; link updates in as 1 + the highest number there is"
                             .into(),
@@ -216,6 +222,12 @@ impl<S: Store> Steward<S> {
         let found = self.open(&path, &tray.applied, seq);
         let Some(desk) = self.desks.get_mut(agent) else { return Ok(Served::Enough) };
         let found = match found {
+            // What comes after it waits with it, however long: it may have been acknowledged.
+            Found::Unread(reason) => {
+                log::error!("{}: {reason}; it is looked at again", path.display());
+                desk.doubt = Some(Doubt { seq, since: now });
+                return Ok(Served::Enough);
+            }
             Found::Unsure(reason) => match &desk.doubt {
                 Some(doubt) if doubt.seq == seq && now.since(doubt.since) >= SECOND_LOOK_MS => {
                     Found::Bad(reason)
@@ -252,7 +264,7 @@ impl<S: Store> Steward<S> {
         let refused = match found {
             Found::Gone => return Ok(()),
             Found::Known => None,
-            Found::Unsure(reason) | Found::Bad(reason) => Some(reason),
+            Found::Unsure(reason) | Found::Unread(reason) | Found::Bad(reason) => Some(reason),
             Found::Update(update, len) => match self.evaluate(agent, seq, &update, batch)? {
                 Ok(()) => {
                     batch.bytes += len;
@@ -274,7 +286,7 @@ impl<S: Store> Steward<S> {
             None => tray.files.push(path),
             Some(reason) => batch.rejects.push(Reject {
                 agent: agent.clone(),
-                name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+                name: path.file_name().unwrap_or_default().to_owned(),
                 seq,
                 reason,
             }),
@@ -287,7 +299,7 @@ impl<S: Store> Steward<S> {
             Ok(blob) => blob.bytes,
             Err(ReadError::Missing) => return Found::Gone,
             Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::PermissionDenied => {
-                return Found::Unsure(error.to_string());
+                return Found::Unread(error.to_string());
             }
             Err(error) => return Found::Bad(error.to_string()),
         };
@@ -314,7 +326,7 @@ impl<S: Store> Steward<S> {
             if let Err(reason) = self.make_room(&update.key)? {
                 return Ok(Err(Refusal::Unusable(reason)));
             }
-            let stored = self.stored(&update.key);
+            let stored = self.stored(&update.key)?;
             let hash = stored.hash();
             batch.values.insert(update.key.clone(), Value { next: stored.clone(), stored, hash });
         }
@@ -340,16 +352,29 @@ impl<S: Store> Steward<S> {
     }
 
     /// What the store shows under a key.
-    pub(super) fn stored(&self, key: &Key) -> Stored {
+    pub(super) fn stored(&self, key: &Key) -> Result<Stored, Fault> {
+        match self.read_value(key) {
+            Ok(stored) => Ok(stored),
+            // That too many files are open says nothing of the value.
+            Err(error) if is_shortage(&error) => Err(Fault::of(&self.layout.value(key), &error)),
+            Err(error) => Ok(Stored::unreadable(error.to_string())),
+        }
+    }
+
+    /// What the store shows under a key; an error if the disk does not tell. What was journaled must not be given up
+    /// because of that.
+    pub(super) fn stored_for_sure(&self, key: &Key) -> Result<Stored, Fault> {
+        self.read_value(key).map_err(|error| Fault::of(&self.layout.value(key), &error))
+    }
+
+    fn read_value(&self, key: &Key) -> std::io::Result<Stored> {
         match self.store.read(&self.layout.value(key), VALUE_FILE_LEN_MAX) {
-            Ok(blob) => Stored::from_bytes(blob.bytes),
-            Err(ReadError::Missing) => Stored::Absent,
-            Err(
-                error @ (ReadError::NotRegular(_)
-                | ReadError::TooLarge { .. }
-                | ReadError::Foreign(_)
-                | ReadError::Io(_)),
-            ) => Stored::unreadable(error.to_string()),
+            Ok(blob) => Ok(Stored::from_bytes(blob.bytes)),
+            Err(ReadError::Missing) => Ok(Stored::Absent),
+            Err(ReadError::Io(error)) => Err(error),
+            Err(error @ (ReadError::NotRegular(_) | ReadError::TooLarge { .. } | ReadError::Foreign(_))) => {
+                Ok(Stored::unreadable(error.to_string()))
+            }
         }
     }
 

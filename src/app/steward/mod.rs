@@ -21,6 +21,7 @@ mod recover;
 pub mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 
 use crate::edge::log::{Fault, SegmentedLog};
 use crate::edge::store::Store;
@@ -93,7 +94,7 @@ pub struct Steward<S: Store> {
     /// Whose queue something may have come to, and was not listed because much of it waits already.
     put_off: BTreeSet<AgentName>,
     /// What could not even be moved away. It is told once and looked at no more.
-    immovable: BTreeSet<(AgentName, String)>,
+    immovable: BTreeSet<(AgentName, OsString)>,
     last_served: Option<AgentName>,
     /// Ids whose facts were given out before the first turn: see [`Steward::unrecorded`].
     told: BTreeSet<String>,

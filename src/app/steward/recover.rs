@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::commit::updated;
 use super::{BATCH_BYTES_MAX, Desk, Fault, Steward, Turn};
-use crate::edge::store::{ReadError, Store};
+use crate::edge::store::{ReadError, Store, parent};
 use crate::machine::memory::{self, Stored};
 use crate::protocol::journal::{Applied, Line};
 use crate::protocol::ledger::Fact;
@@ -43,6 +43,8 @@ impl<S: Store> Steward<S> {
         let queues: Vec<PathBuf> =
             self.agents_with_queues()?.iter().map(|agent| self.layout.queue(agent)).collect();
         self.sync_dirs(queues.iter())?;
+        // Nor may what was raised last be durable, if the disk was full or the predecessor killed before that.
+        self.sync_dirs(std::iter::once(&self.layout.applied_dir()))?;
         let tail = self.tail()?;
         let last = memory::last_commit(&tail);
         for line in last {
@@ -83,8 +85,10 @@ impl<S: Store> Steward<S> {
                 continue;
             }
             let chain: Vec<&Line> = last.iter().filter(|line| line.key == *key).collect();
-            if let Some(value) = memory::redo(&self.stored(key), &chain) {
-                redone.push((key.clone(), value));
+            match memory::redo(&self.stored_for_sure(key)?, &chain) {
+                Some(value) => redone.push((key.clone(), value)),
+                // It was published; whether its name was made durable too, nobody knows any more.
+                None => self.sync_dirs(std::iter::once(&parent(&self.layout.value(key)).to_path_buf()))?,
             }
         }
         Ok(redone)

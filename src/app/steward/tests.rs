@@ -51,9 +51,9 @@ impl World {
     fn submit(&self, agent: &str, op: Operation, to: &str, value: Value) -> (Submitted, AgentName) {
         self.ids.set(self.ids.get() + 1);
         let id = name(&format!("id{}", self.ids.get()));
-        let tmp = self.layout.tmp(&name(agent));
+        let temp = self.layout.tmp(&name(agent)).join(format!("{id}.tmp"));
         let value = (op != Operation::Delete).then_some(value);
-        (remember(&self.disk, &self.layout, &name(agent), &tmp, &id, op, &key(to), value).unwrap(), id)
+        (remember(&self.disk, &self.layout, &name(agent), &temp, &id, op, &key(to), value).unwrap(), id)
     }
 
     fn append(&self, agent: &str, value: Value) -> (Submitted, AgentName) {
@@ -490,8 +490,9 @@ fn writers_at_work_on_a_real_disk_lose_nothing() {
             move || {
                 for n in 0..UPDATES {
                     let id = name(&format!("w{writer}-{n}"));
-                    let (tmp, value) = (layout.tmp(&agent), Some(json!([writer, n])));
-                    remember(store, layout, &agent, &tmp, &id, Operation::Append, &key("all"), value)
+                    let temp = layout.tmp(&agent).join(format!("{id}.tmp"));
+                    let value = Some(json!([writer, n]));
+                    remember(store, layout, &agent, &temp, &id, Operation::Append, &key("all"), value)
                         .unwrap();
                 }
             }

@@ -68,7 +68,7 @@ impl StewardThread {
         F: Fn(StewardReport) + Send + 'static,
     {
         let (messages, inbox) = bounded(HINTS_MAX);
-        let worker = Worker { steward, clock, deliver, inbox, last: Said::Nothing };
+        let worker = Worker { steward, clock, deliver, inbox, told: Telling::default() };
         let thread = std::thread::Builder::new().name("steward".into()).spawn(move || worker.run())?;
         Ok(Self { messages, thread })
     }
@@ -101,16 +101,6 @@ impl StewardThread {
     }
 }
 
-/// What was reported last, so that nothing is said over and over.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    Empty,
-    Waiting,
-    Full,
-    Broken,
-}
-
 /// What woke the thread.
 enum Wake {
     Hints(BTreeSet<AgentName>),
@@ -123,7 +113,7 @@ struct Worker<S: Store, C, F> {
     clock: C,
     deliver: F,
     inbox: Receiver<Message>,
-    last: Said,
+    told: Telling,
 }
 
 impl<S: Store, C: Clock, F: Fn(StewardReport)> Worker<S, C, F> {
@@ -188,11 +178,33 @@ impl<S: Store, C: Clock, F: Fn(StewardReport)> Worker<S, C, F> {
     }
 
     fn report(&mut self, turn: Turn) {
+        self.told.tell(turn, &self.deliver);
+    }
+}
+
+/// What was reported last, so that nothing is said over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Said {
+    #[default]
+    Nothing,
+    Empty,
+    Waiting,
+    Full,
+    Broken,
+}
+
+/// Turns made into reports, without saying anything over and over.
+#[derive(Debug, Default)]
+pub struct Telling(Said);
+
+impl Telling {
+    /// Tells what is new in a turn.
+    pub fn tell(&mut self, turn: Turn, mut deliver: impl FnMut(StewardReport)) {
         let Turn { facts, changed, queue_empty, fault, .. } = turn;
         let state = if queue_empty { Said::Empty } else { Said::Waiting };
-        let quiet = facts.is_empty() && changed.is_empty() && (fault.is_some() || self.last == state);
+        let quiet = facts.is_empty() && changed.is_empty() && (fault.is_some() || self.0 == state);
         if !quiet {
-            (self.deliver)(StewardReport::Turn { facts, changed, queue_empty });
+            deliver(StewardReport::Turn { facts, changed, queue_empty });
         }
         let said = match &fault {
             None => state,
@@ -200,12 +212,10 @@ impl<S: Store, C: Clock, F: Fn(StewardReport)> Worker<S, C, F> {
             Some(Fault::Broken(_)) => Said::Broken,
         };
         match fault {
-            Some(Fault::Full(why)) if self.last != Said::Full => (self.deliver)(StewardReport::Full(why)),
-            Some(Fault::Broken(why)) if self.last != Said::Broken => {
-                (self.deliver)(StewardReport::Broken(why));
-            }
+            Some(Fault::Full(why)) if self.0 != Said::Full => deliver(StewardReport::Full(why)),
+            Some(Fault::Broken(why)) if self.0 != Said::Broken => deliver(StewardReport::Broken(why)),
             Some(Fault::Full(_) | Fault::Broken(_)) | None => {}
         }
-        self.last = said;
+        self.0 = said;
     }
 }

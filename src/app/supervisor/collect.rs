@@ -1,7 +1,7 @@
 //! Messages made into events. What a message only points at is looked at later in the turn, in
 //! [`look`](super::look) and [`inbox`](super::inbox).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -22,8 +22,8 @@ use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
 use super::look::writing_warning;
-use super::recover::make_directories;
-use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, ToLookAt, WATCHES};
+use super::opening::make_directories;
+use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, WATCHES};
 
 /// How many of its last lines of output are evidence.
 const EVIDENCE_LINES: usize = 20;
@@ -48,7 +48,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Message::Signal(SignalEvent::Stop) => {
                 self.step(now, Event::StopAsked("a signal asked for it".into()));
             }
-            Message::Signal(SignalEvent::Rescan) => self.to_look_at = ToLookAt::everything(),
+            Message::Signal(SignalEvent::Rescan) => self.look_at_everything(),
         }
     }
 
@@ -87,14 +87,17 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn collect_hint(&mut self, now: Now, hint: Hint) {
         let look = &mut self.to_look_at;
         match hint {
-            Hint::Rescan => *look = ToLookAt::everything(),
+            Hint::Rescan => {
+                log::info!("watches: more changed at once than could be told; everything is looked at");
+                self.look_at_everything();
+            }
             // Where `state/` is somebody else's by now, nothing is made in it, nor watched.
             Hint::Lost { .. } if self.sight == Sight::Blind => {}
             Hint::Lost { path, .. } => {
                 log::warn!("{}: the watched directory was replaced or removed", path.display());
-                *look = ToLookAt::everything();
                 self.mend_directories();
                 self.watch_again();
+                self.look_at_everything();
             }
             Hint::Failed(why) => {
                 if self.watch_trouble.as_ref() != Some(&why) {
@@ -122,10 +125,26 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// Has everything looked at that others change, the queues of memory too.
+    pub(super) fn look_at_everything(&mut self) {
+        self.find_what_was_removed();
+        self.to_look_at.look_everywhere();
+        self.helpers.remember(None);
+    }
+
     /// Watches all there is to watch, anew. What cannot be watched is told again by a hint.
     pub(super) fn watch_again(&mut self) {
         self.warnings.remove(WATCHES);
         self.helpers.rewatch();
+    }
+
+    /// That a directory is gone may not have been told, where more changed at once than could be.
+    fn find_what_was_removed(&mut self) {
+        let is_gone = |dir: &PathBuf| matches!(self.store.stat(dir), Ok(None));
+        if self.options.layout.directories().iter().any(is_gone) {
+            self.mend_directories();
+            self.watch_again();
+        }
     }
 
     /// Directories of ours that somebody removed are made again; what was in them is found by looking.
@@ -136,8 +155,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn queue_touched(&self, path: &Path) {
-        let parent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-        self.helpers.remember(parent.and_then(|name| name.parse().ok()).as_ref());
+        // A new directory of an agent's may have been filled before it was watched: then nothing else is heard.
+        let queues = self.options.layout.queues();
+        let queue = if path.parent() == Some(&queues) { Some(path) } else { path.parent() };
+        let name = queue.and_then(Path::file_name).and_then(|name| name.to_str());
+        self.helpers.remember(name.and_then(|name| name.parse().ok()).as_ref());
     }
 
     /// Has `agents/` looked at: now, or so long after the last look.
@@ -161,10 +183,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn collect_sighting(&mut self, now: Now, sighting: Sighting) {
         let event = match sighting {
-            // The first look is a baseline: a file left by an earlier run is no sign of life of this one.
+            // The first look is a baseline: a file left by an earlier run is no sign of life of this one. (The time
+            // of modification is whatever somebody set it to; that of the inode's change is the kernel's.)
             Sighting::Changed { first: true, signature, subject: Subject::Beat(run) } => {
                 match self.state.started_at(&run) {
-                    Some(started) if signature.mtime_ns > i128::from(started.0) * 1_000_000 => {
+                    Some(started) if signature.ctime_ns > i128::from(started.0) * 1_000_000 => {
                         Event::Beat(run)
                     }
                     _ => return,
@@ -198,8 +221,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn collect_writer(&mut self, now: Now, report: WriterReport) {
         match report {
             WriterReport::Done(Done::Stored(ticket)) => match self.leaving.end(ticket) {
-                // Somebody may have published another there by now, and that hint was passed over.
-                Some(path) => self.point_at(path),
+                Some(leaver) => self.has_left(now, leaver),
                 None => self.step(now, Event::Stored(ticket.0)),
             },
             WriterReport::Done(Done::Refused { ticket: Some(ticket), reason }) => {
@@ -214,8 +236,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             WriterReport::Failed { ticket, reason } => self.step(now, Event::NotStored(ticket.0, reason)),
             WriterReport::Full(why) => {
-                log::error!("the disk is full, nothing is acknowledged until there is room: {why}");
-                self.warnings.insert("disk".into(), format!("the disk is full: {why}"));
+                log::error!("there is no room, nothing is acknowledged until there is: {why}");
+                self.warnings.insert("disk".into(), format!("there is no room: {why}"));
                 self.step(now, Event::StoreFull(true));
             }
             WriterReport::Recovered => {
@@ -247,8 +269,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             // Told only at the end, where it is awaited.
             StewardReport::Stopped => {}
             StewardReport::Full(why) => {
-                log::error!("memory: the disk is full: {why}");
-                self.warnings.insert("memory".into(), format!("updates wait, the disk is full: {why}"));
+                log::error!("memory: updates wait, there is no room: {why}");
+                self.warnings.insert("memory".into(), format!("updates wait, there is no room: {why}"));
             }
             StewardReport::Broken(why) => {
                 log::error!("memory: storage failed, no update is applied until a restart: {why}");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::edge::watches::{Area, Hint, Scope, Watches};
+use crate::edge::watches::{Area, Hint, Route, Scope, Watches};
 use crate::protocol::layout::Layout;
 
 use super::Message;
@@ -52,6 +52,24 @@ impl Door {
         let before = self.waiting.fetch_sub(1, Ordering::AcqRel);
         before <= HINTS_MAX / 2 && self.turned_away.swap(false, Ordering::AcqRel)
     }
+}
+
+/// What is watched of every crew.
+#[must_use]
+pub fn watched(layout: &Layout) -> Vec<Route> {
+    let route = |path, area, scope| Route { path, area, scope };
+    vec![
+        route(layout.agents(), Area::Agents, Scope::Entries),
+        route(layout.halt(), Area::State, Scope::File),
+        route(layout.supervisor_lock(), Area::State, Scope::File),
+        route(layout.stopped_dir(), Area::Stopped, Scope::Entries),
+        route(layout.requests(), Area::Requests, Scope::Entries),
+        route(layout.new_tasks(), Area::NewTasks, Scope::Entries),
+        route(layout.tasks(), Area::Tasks, Scope::Entries),
+        route(layout.outcomes(), Area::Outcomes, Scope::Tree),
+        route(layout.queues(), Area::Queue, Scope::Tree),
+        route(layout.crew_file(), Area::CrewFile, Scope::File),
+    ]
 }
 
 /// The watches, which live with the loop's thread but outside its logic.
@@ -102,22 +120,10 @@ impl Eyes {
     }
 
     fn watch_all(&mut self, sender: &Sender<Message>) {
-        let layout = &self.layout;
-        let places = [
-            (layout.agents(), Area::Agents, Scope::Entries),
-            (layout.halt(), Area::State, Scope::File),
-            (layout.supervisor_lock(), Area::State, Scope::File),
-            (layout.stopped_dir(), Area::Stopped, Scope::Entries),
-            (layout.requests(), Area::Requests, Scope::Entries),
-            (layout.new_tasks(), Area::NewTasks, Scope::Entries),
-            (layout.tasks(), Area::Tasks, Scope::Entries),
-            (layout.outcomes(), Area::Outcomes, Scope::Tree),
-            (layout.queues(), Area::Queue, Scope::Tree),
-            (layout.crew_file(), Area::CrewFile, Scope::File),
-        ];
-        let extra = self.extra.iter().map(|(path, scope)| (path.clone(), Area::Extra, *scope));
-        let places: Vec<_> = places.into_iter().chain(extra).collect();
-        for (path, area, scope) in places {
+        let extra = self.extra.iter();
+        let extra = extra.map(|(path, scope)| Route { path: path.clone(), area: Area::Extra, scope: *scope });
+        let routes: Vec<Route> = watched(&self.layout).into_iter().chain(extra).collect();
+        for Route { path, area, scope } in routes {
             let Some(watches) = &mut self.watches else { return };
             if let Err(error) = watches.watch(&path, area, scope) {
                 self.fail(sender, format!("{}: {error}", path.display()));
@@ -129,7 +135,13 @@ impl Eyes {
     pub(super) fn adjust(&mut self, sender: &Sender<Message>) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                WatchOrder::Again => self.watch_all(sender),
+                WatchOrder::Again => {
+                    self.watch_all(sender);
+                    // What happened before the watches were there is found by looking, which must come after.
+                    if self.door.lets_in() {
+                        let _ = sender.send(Message::Hint(Hint::Rescan));
+                    }
+                }
                 WatchOrder::Extra(paths) => self.watch_beside(paths),
             }
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
-use crate::edge::writer::Change;
+use crate::edge::writer::{Change, Job};
 use crate::machine::event::{Ended, HandedIn, Submission};
 use crate::machine::{Effect, Event};
 use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
@@ -25,13 +25,13 @@ use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, parse_outcome_name
 use crate::protocol::time::Now;
 
 use super::jobs::aside;
-use super::perform::unreadable;
+use super::perform::{Unread, unreadable};
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor};
 
 /// The most entries of one directory that are listed at a time.
 pub(super) const LISTED_MAX: usize = 200_000;
 /// The most files that one turn reads of each kind; the rest waits for the next turn.
-const READ_MAX: usize = 256;
+pub(super) const READ_MAX: usize = 256;
 
 /// What became of reading a file that somebody else wrote.
 enum Reading<T> {
@@ -45,11 +45,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The files to read in this turn: those pointed at, and all there are where that was asked for.
     /// What a job is about to take away is looked at once that has ended.
     fn files(&self, all: bool, dir: &Path, hinted: &mut BTreeSet<PathBuf>) -> Vec<PathBuf> {
+        if (all || !hinted.is_empty()) && !self.is_directory(dir) {
+            hinted.clear();
+            return Vec::new();
+        }
         if all {
             match self.store.list(dir, LISTED_MAX) {
                 Ok(found) => {
-                    hinted
-                        .extend(found.into_iter().filter(|e| e.name != "answers").map(|e| dir.join(e.name)));
+                    let found = found.into_iter().filter(|entry| entry.name != "answers");
+                    let found = found.map(|entry| dir.join(entry.file_name));
+                    hinted.extend(found.filter(|path| !self.to_look_at.put_off.contains(path)));
                 }
                 Err(error) => log::error!("{}: {error}", dir.display()),
             }
@@ -58,11 +63,28 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         while files.len() < READ_MAX
             && let Some(path) = hinted.pop_first()
         {
-            if !self.leaving.contains(&path) {
+            if !self.is_leaving(&path) {
                 files.push(path);
             }
         }
         files
+    }
+
+    /// Whether a directory is one, and no link to somebody else's: what lies behind a link is not ours to put aside.
+    fn is_directory(&self, dir: &Path) -> bool {
+        match self.store.stat(dir) {
+            Ok(Some(found)) if found.is_directory() => true,
+            Ok(Some(_)) => {
+                log::error!("{}: not a directory; nothing is taken from it", dir.display());
+                false
+            }
+            // What is gone is told by the watch on it, and what lies there by the next scan.
+            Ok(None) => false,
+            Err(error) => {
+                log::error!("{}: {error}", dir.display());
+                false
+            }
+        }
     }
 
     pub(super) fn look_at_requests(&mut self, now: Now) {
@@ -107,6 +129,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn submission(&mut self, now: Now, record: TaskRecord) {
         let id = record.id.clone();
+        // The scan finds it, once it is known what its id stands for.
+        if self.unread.contains_key(&id) {
+            return;
+        }
+        let ended = match self.ended_record(&id) {
+            Ok(ended) => ended.map(|(shelf, record)| Ended { shelf, nonce: record.nonce, at: record.ended }),
+            // Whether it is a duplicate cannot be told; the next scan asks again.
+            Err(why) => return log::error!("{why}; task {id} is looked at again"),
+        };
         // What nests deeper than any handler's parser goes is refused here, not handed on.
         if let Err(error) = serde_json::from_str::<Value>(record.payload.get()) {
             let path = self.options.layout.new_task(&id);
@@ -114,29 +145,36 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             return;
         }
         let replayed = record.token > 0 || record.state != Phase::New;
+        let told = self.admissions.remove(&id).filter(|told| told.nonce == record.nonce);
         let submission = Submission {
             id: id.clone(),
             nonce: record.nonce.clone(),
             kind: record.kind.clone(),
             by: record.by.clone(),
             replayed,
-            ended: self.ended(&id),
+            ended,
+            told: told.map(|told| told.token),
         };
         self.incoming.insert(id.clone(), record);
         self.step(now, Event::Submitted(submission));
         self.incoming.remove(&id);
     }
 
-    /// The record of a task that ended, if one lies on a shelf.
-    pub(super) fn ended_record(&self, id: &TaskId) -> Option<(Shelf, TaskRecord)> {
-        [Shelf::Done, Shelf::Dead].into_iter().find_map(|shelf| {
-            let blob = self.store.read(&self.options.layout.ended(shelf, id), RECORD_LEN_MAX * 2).ok()?;
-            Some((shelf, record::decode(&blob.bytes).ok()?))
-        })
-    }
-
-    fn ended(&self, id: &TaskId) -> Option<Ended> {
-        self.ended_record(id).map(|(shelf, record)| Ended { shelf, nonce: record.nonce, at: record.ended })
+    /// The record of a task that ended, if one lies on a shelf; why, if that cannot be told for the moment.
+    pub(super) fn ended_record(&self, id: &TaskId) -> Result<Option<(Shelf, TaskRecord)>, String> {
+        for shelf in [Shelf::Done, Shelf::Dead] {
+            let path = self.options.layout.ended(shelf, id);
+            match self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error)) {
+                Ok(blob) => {
+                    if let Ok(record) = record::decode(&blob.bytes) {
+                        return Ok(Some((shelf, record)));
+                    }
+                }
+                Err(Unread::Lost(_)) => {}
+                Err(Unread::ForNow(why)) => return Err(why),
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn look_at_locks(&mut self, now: Now) {
@@ -153,32 +191,60 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.look_again_for_outcomes(now, &task, &agent);
             }
         }
-        for task in std::mem::take(&mut self.to_look_at.locks) {
+        for _ in 0..READ_MAX {
+            let Some(task) = self.to_look_at.locks.pop_first() else { break };
             self.look_at_lock(now, &task);
         }
     }
 
     /// Reads a task's lock, unless the machine knows who holds it.
     pub(super) fn look_at_lock(&mut self, now: Now, task: &TaskId) {
-        if !self.state.expects_lock(task) {
+        if !self.state.expects_lock(task) || self.unread.contains_key(task) {
             return;
         }
         let path = self.options.layout.lock(task);
-        if self.leaving.contains(&path) {
+        if self.is_leaving(&path) {
             return;
         }
-        let lock = match self.store.read(&path, SMALL_LEN_MAX) {
-            Ok(blob) => {
-                record::decode::<Lock>(&blob.bytes).map_err(|error| error.to_string()).and_then(|lock| {
-                    if lock.task == *task { Ok(lock) } else { Err(format!("it names task {}", lock.task)) }
-                })
-            }
-            Err(error) => match unreadable(&path, error) {
-                None => return,
-                Some(why) => Err(why),
-            },
+        if self.leaving.is_full() && !self.state.is_open(task) {
+            self.to_look_at.put_off.insert(path);
+            return;
+        }
+        let lock = match self.read_lock(task) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return,
+            Err(error) => return log::error!("{}: {error}; it is looked at again", path.display()),
         };
+        if lock.as_ref().is_ok_and(|lock| self.is_settled(lock)) {
+            // A crash came between the end of its task and its removal.
+            let last = vec![Change::Remove { path: path.clone() }];
+            self.take_away(&path, Job { last, ..Job::default() });
+            return;
+        }
         self.step(now, Event::LockSeen(task.clone(), lock));
+    }
+
+    /// A task's lock, or why it is none; nothing if there is none, an error if the disk does not tell.
+    pub(super) fn read_lock(&self, task: &TaskId) -> io::Result<Option<Result<Lock, String>>> {
+        let path = self.options.layout.lock(task);
+        match self.store.read(&path, SMALL_LEN_MAX) {
+            Ok(blob) => {
+                let lock = record::decode::<Lock>(&blob.bytes).map_err(|error| error.to_string());
+                Ok(Some(lock.and_then(|lock| {
+                    if lock.task == *task { Ok(lock) } else { Err(format!("it names task {}", lock.task)) }
+                })))
+            }
+            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            Err(error) => Ok(unreadable(&path, error).map(Err)),
+        }
+    }
+
+    /// True if the claim that made this lock was decided, and the task ended.
+    fn is_settled(&self, lock: &Lock) -> bool {
+        let ended = || self.ended_record(&lock.task);
+        !self.state.is_open(&lock.task)
+            && ended()
+                .is_ok_and(|ended| ended.is_some_and(|(_, record)| record.decided.contains(&lock.nonce)))
     }
 
     pub(super) fn look_at_outcomes(&mut self, now: Now) {
@@ -192,7 +258,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 let dir = dir.join(&agent.name);
                 match self.store.list(&dir, LISTED_MAX) {
                     Ok(found) => {
-                        self.to_look_at.outcomes.extend(found.into_iter().map(|e| dir.join(e.name)));
+                        let found = found.into_iter().map(|entry| dir.join(entry.file_name));
+                        let look = &mut self.to_look_at;
+                        look.outcomes.extend(found.filter(|path| !look.put_off.contains(path)));
                     }
                     Err(error) => log::error!("{}: {error}", dir.display()),
                 }
@@ -202,10 +270,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let Some(path) = self.to_look_at.outcomes.pop_first() else { break };
             let agent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
             let Some(agent) = agent else { continue };
-            if self.leaving.contains(&path) {
+            if self.is_leaving(&path) {
                 continue;
             }
-            if path.parent().and_then(Path::parent) != Some(self.options.layout.outcomes().as_path()) {
+            if path.parent().and_then(Path::parent) != Some(self.options.layout.outcomes().as_path())
+                || !self.is_directory(&self.options.layout.outcomes_of(&agent))
+            {
                 continue;
             }
             if let Some(event) = self.look_at_outcome(now, &agent, &path) {
@@ -233,15 +303,32 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.reject(now, path, "outcome", "it does not say what its name says");
             return None;
         }
+        // The next scan finds it, once the task can be read.
+        if self.unread.contains_key(&task) {
+            return None;
+        }
         // The claim comes before its outcome, in whichever order the hints arrived.
         self.look_at_lock(now, &task);
-        Some(self.handed_in(agent, outcome))
+        match self.handed_in(agent, outcome) {
+            Ok(event) => Some(event),
+            Err(why) => {
+                log::error!("{why}; {} is looked at again", path.display());
+                None
+            }
+        }
     }
 
-    fn handed_in(&self, agent: &AgentName, outcome: Outcome) -> Event {
-        let record = self.read_task(&outcome.task).ok().or_else(|| Some(self.ended_record(&outcome.task)?.1));
-        let decided = record.is_some_and(|record| record.decided.contains(&outcome.nonce));
-        Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided })
+    fn handed_in(&self, agent: &AgentName, outcome: Outcome) -> Result<Event, String> {
+        // After a crash there may be two records, of which one is to go.
+        let open = match self.read_task(&outcome.task) {
+            Ok(record) => Some(record),
+            Err(Unread::Lost(_)) => None,
+            Err(Unread::ForNow(why)) => return Err(why),
+        };
+        let ended = self.ended_record(&outcome.task)?.map(|(_, record)| record);
+        let mut records = open.into_iter().chain(ended);
+        let decided = records.any(|record| record.decided.contains(&outcome.nonce));
+        Ok(Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided }))
     }
 
     /// Reads an outcome that lies there while its owner is gone: it is whole, or never will be. `None` if it
@@ -263,7 +350,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let outcome = outcome.filter(|outcome| {
             (&outcome.task, outcome.token, outcome.nonce.as_str()) == (&task, token, nonce)
         });
-        Ok(outcome.map(|outcome| self.handed_in(agent, outcome)))
+        outcome.map(|outcome| self.handed_in(agent, outcome).map_err(io::Error::other)).transpose()
     }
 
     fn look_again_for_outcomes(&mut self, now: Now, task: &TaskId, agent: &AgentName) {
@@ -303,6 +390,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Puts a file aside that is not what its place says; it costs nothing else.
     pub(super) fn reject(&mut self, now: Now, path: &Path, what: &str, reason: &str) {
+        // One that was just taken away is pointed at once more, and a name alone, which is judged unread, would be
+        // rejected again and again.
+        if !self.is_there(path) {
+            return;
+        }
+        // A record is looked at once, at the start; whatever else is put off is pointed at again.
+        if self.leaving.is_full() && what != "task" {
+            self.to_look_at.put_off.insert(path.into());
+            return;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let layout = &self.options.layout;
         let dir = if what == "outcome" { layout.refused_outcomes() } else { layout.rejected_tasks() };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
-use crate::edge::store::Store;
+use crate::edge::store::{Signature, Store};
 use crate::edge::writer::{Change, Job, Ticket};
 use crate::machine::Event;
 use crate::machine::effect::RecordChange;
@@ -19,17 +19,25 @@ use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, OUTPUT_LEN_MAX, SMALL_LEN_MAX, VERSION};
 use crate::protocol::request::Answer;
 use crate::protocol::status::Alert;
-use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Phase};
-use crate::protocol::time::Now;
+use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase};
+use crate::protocol::time::{Mono, Now};
 use crate::protocol::tokens::Tokens;
 
-use super::perform::say;
+use super::perform::{Unread, say};
 use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
 /// How many of one name are put aside; from then on the last is replaced.
 const COPIES_MAX: u32 = 100;
+/// How soon a record is read again that could not be read for the moment.
+const POSTPONED_MS: u64 = 2_000;
+/// How many files may be on their way out before the rest is put off.
+const LEAVING_MAX: usize = 1024;
+/// How many files that cannot be taken away are remembered; any more are found again by each scan.
+const STAYING_MAX: usize = 4096;
+/// After so long one that could not be taken away is tried once more: it may have been the disk's fault.
+const STAYING_MS: u64 = 3_600_000;
 /// Tickets of jobs that the machine knows nothing of; its own are far below.
 const OURS: u64 = 1 << 63;
 
@@ -38,39 +46,112 @@ const OURS: u64 = 1 << 63;
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     serial: u64,
-    by_ticket: BTreeMap<u64, PathBuf>,
+    by_ticket: BTreeMap<u64, Leaver>,
     paths: BTreeSet<PathBuf>,
+    /// The places that jobs under way put files at: each is free still, and for one only.
+    promised: BTreeSet<PathBuf>,
+    /// What could not be taken away, as it was then: it is passed over until it changes.
+    staying: BTreeMap<PathBuf, (Signature, Mono)>,
+}
+
+/// A file that is being taken away, and what it was when that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaver {
+    path: PathBuf,
+    was: Option<Signature>,
+    /// Where it is put.
+    to: Option<PathBuf>,
 }
 
 impl Leaving {
     /// A ticket for the job that takes this file away; none if another one does already.
-    fn begin(&mut self, path: &Path) -> Option<Ticket> {
+    fn begin(&mut self, path: &Path, was: Option<Signature>, to: Option<PathBuf>) -> Option<Ticket> {
         if !self.paths.insert(path.into()) {
             return None;
         }
         self.serial += 1;
-        self.by_ticket.insert(OURS | self.serial, path.into());
+        self.promised.extend(to.clone());
+        self.by_ticket.insert(OURS | self.serial, Leaver { path: path.into(), was, to });
         Some(Ticket(OURS | self.serial))
     }
 
-    /// The file whose job has ended, if the ticket is one of these.
-    pub(super) fn end(&mut self, ticket: Ticket) -> Option<PathBuf> {
-        let path = self.by_ticket.remove(&ticket.0)?;
-        self.paths.remove(&path);
-        Some(path)
+    /// Whether so little is on its way that more may be taken up.
+    pub(super) fn has_room(&self) -> bool {
+        self.paths.len() <= LEAVING_MAX / 2
     }
 
-    pub(super) fn contains(&self, path: &Path) -> bool {
-        self.paths.contains(path)
+    /// Whether so much is on its way that the rest waits where it is: in memory it would take far more room.
+    pub(super) fn is_full(&self) -> bool {
+        self.paths.len() >= LEAVING_MAX
+    }
+
+    /// The file whose job has ended, if the ticket is one of these.
+    pub(super) fn end(&mut self, ticket: Ticket) -> Option<Leaver> {
+        let leaver = self.by_ticket.remove(&ticket.0)?;
+        self.paths.remove(&leaver.path);
+        if let Some(to) = &leaver.to {
+            self.promised.remove(to);
+        }
+        Some(leaver)
     }
 }
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Hands over a job that takes away a file which others publish, unless one does already.
     pub(super) fn take_away(&mut self, path: &Path, job: Job) {
-        if let Some(ticket) = self.leaving.begin(path) {
+        let was = self.signature(path);
+        let to = job.last.iter().find_map(|change| match change {
+            Change::Rename { to, .. } => Some(to.clone()),
+            Change::Write { .. } | Change::Copy { .. } | Change::Remove { .. } => None,
+        });
+        if let Some(ticket) = self.leaving.begin(path, was, to) {
             self.helpers.write(Job { ticket: Some(ticket), ..job });
         }
+    }
+
+    /// A job that was to take a file away has ended.
+    pub(super) fn has_left(&mut self, now: Now, leaver: Leaver) {
+        let Leaver { path, was, .. } = leaver;
+        match self.signature(&path) {
+            // A directory that we may not change, a mount point, an immutable file: to judge it again at once
+            // would be for ever.
+            Some(is) if was == Some(is) => {
+                log::warn!("{} cannot be taken away; it is passed over until it changes", path.display());
+                if self.leaving.staying.len() < STAYING_MAX {
+                    self.leaving.staying.insert(path, (is, now.mono));
+                }
+            }
+            // Somebody may have published another there by now, and that hint was passed over.
+            Some(_) | None => {
+                self.leaving.staying.remove(&path);
+                self.point_at(path);
+            }
+        }
+    }
+
+    /// Forgets of files that could not be taken away so long ago that they may be able to go by now.
+    pub(super) fn try_staying_again(&mut self, now: Now) {
+        self.leaving.staying.retain(|_, (_, since)| now.mono.since(*since) < STAYING_MS);
+    }
+
+    /// Whether a file is not to be looked at: it is about to go, or cannot be made to.
+    pub(super) fn is_leaving(&self, path: &Path) -> bool {
+        let stays =
+            || self.leaving.staying.get(path).is_some_and(|(was, _)| self.signature(path) == Some(*was));
+        self.leaving.paths.contains(path) || stays()
+    }
+
+    fn signature(&self, path: &Path) -> Option<Signature> {
+        self.store.stat(path).ok().flatten()
+    }
+
+    /// True if an open task's record names the claim that its lock is of: a crash came before the lock was removed,
+    /// and there is nothing to be looked at.
+    pub(super) fn is_concluded(&self, task: &TaskId) -> bool {
+        let blob = self.store.read(&self.options.layout.lock(task), SMALL_LEN_MAX).ok();
+        let lock = blob.and_then(|blob| record::decode::<Lock>(&blob.bytes).ok());
+        let record = self.read_task(task).ok();
+        lock.zip(record).is_some_and(|(lock, record)| record.decided.contains(&lock.nonce))
     }
 
     /// A lock that gives no right to its task is kept, to be looked at: it may be anything.
@@ -84,7 +165,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Where a file is put aside: under its own name, or one made of it where that is taken or too long. (A
     /// directory that is not empty can be replaced by nothing, and what was put aside before is evidence too.)
     pub(super) fn place_aside(&self, dir: &Path, from: &Path) -> PathBuf {
-        let is_taken = |path: &PathBuf| self.is_there(path);
+        let is_taken = |path: &PathBuf| self.leaving.promised.contains(path) || self.is_there(path);
         let name = from.file_name().unwrap_or_default().to_string_lossy();
         let places = (1..=COPIES_MAX).map(|copy| dir.join(Layout::aside_name(&name, copy)));
         let mut last = dir.join(Layout::aside_name(&name, 1));
@@ -98,12 +179,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     pub(super) fn reserve_tokens(&self, up_to: u64) {
-        let (path, bytes) =
-            (self.options.layout.tokens(), record::encode(&Tokens { v: VERSION, reserved: up_to }));
+        let (path, bytes) = (self.options.layout.tokens(), record::encode(&Tokens::reserved(up_to)));
         self.helpers.write(Job { before: vec![Change::Write { path, bytes }], ..Job::default() });
     }
 
-    pub(super) fn admit(&mut self, now: Now, ticket: u64, task: &TaskId, token: u64, fact: Fact) {
+    pub(super) fn admit(&mut self, now: Now, ticket: u64, task: &TaskId, token: u64, fact: Option<Fact>) {
         let Some(mut record) = self.incoming.remove(task) else { return };
         record.token = token;
         record.state = Phase::Ready;
@@ -113,9 +193,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         record.ended = None;
         let layout = &self.options.layout;
         let (path, bytes) = (layout.task(task), record::encode(&record));
-        say(&fact);
+        if let Some(fact) = &fact {
+            say(fact);
+        }
         self.helpers.write(Job {
-            entries: entries(now, Some(fact)),
+            entries: entries(now, fact),
             then: vec![Change::Write { path, bytes }],
             last: vec![Change::Remove { path: layout.new_task(task) }],
             ticket: Some(Ticket(ticket)),
@@ -123,7 +205,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         });
     }
 
-    fn is_there(&self, path: &Path) -> bool {
+    pub(super) fn is_there(&self, path: &Path) -> bool {
         // What cannot be looked at may be there.
         self.store.stat(path).map_or(true, |found| found.is_some())
     }
@@ -138,7 +220,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     ) {
         let mut record = match self.read_task(&change.task) {
             Ok(record) => record,
-            Err(why) => {
+            Err(Unread::ForNow(why)) => {
+                log::error!("{why}; what is to be recorded waits");
+                self.postponed.push((ticket, change));
+                self.postponed_due = Some(now.mono.plus(POSTPONED_MS));
+                return;
+            }
+            Err(Unread::Lost(why)) => {
                 events.push_back(Event::TaskLost(change.task, why));
                 return;
             }
@@ -163,38 +251,58 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 job.before.push(Change::Remove { path: to });
             }
         }
+        if let Some((agent, token, nonce)) = &change.settled {
+            // Before the record and the lock, because after those a crash leaves nothing that tells of these.
+            job.last.push(Change::Remove { path: layout.output(agent, &change.task, *token) });
+            // What nobody decided, because it came too late to be looked at, is refused and told.
+            if change.decided.is_some() {
+                job.last.push(Change::Remove { path: layout.outcome(agent, &change.task, *token, nonce) });
+            }
+        }
         let target = match change.shelf() {
             Some(shelf) => {
                 record.ended = Some(now.wall);
+                // Before the lock, because a record that says "ready" without one may be claimed.
                 job.last.push(Change::Remove { path: open });
                 layout.ended(shelf, &change.task)
             }
             None => open,
         };
         job.then.push(Change::Write { path: target, bytes: record::encode(&record) });
-        if let Some((agent, token, nonce)) = &change.settled {
+        if let Some((_, _, nonce)) = &change.settled {
             // A lock that was lost has no removal either: it would take away the next owner's.
             let lock = layout.lock(&change.task);
             if self.is_there(&lock) {
-                // Without a nonce it could not be read, and may be no file at all.
-                let aside = nonce.is_empty();
-                job.last.push(if aside {
+                // Without a nonce it could not be read, and may be no file at all; nor need it be one where an
+                // outcome counts although its lock cannot be read.
+                let odd = self.store.stat(&lock).is_ok_and(|found| found.is_some_and(|it| !it.is_regular()));
+                let part = if mutant!(LockBeforeToken) { &mut job.before } else { &mut job.last };
+                part.push(if odd || nonce.is_empty() {
                     self.lock_aside(&change.task)
                 } else {
                     Change::Remove { path: lock }
                 });
             }
-            // What nobody decided, because it came too late to be looked at, is refused and told.
-            if change.decided.is_some() {
-                job.last.push(Change::Remove { path: layout.outcome(agent, &change.task, *token, nonce) });
-            }
-            job.last.push(Change::Remove { path: layout.output(agent, &change.task, *token) });
         }
         for fact in change.facts {
             say(&fact);
             job.entries.push(Entry { at: now.wall, fact });
         }
         self.helpers.write(job);
+    }
+
+    /// Does what could not be done because a record could not be read for the moment.
+    pub(super) fn record_postponed(&mut self, now: Now) {
+        if self.postponed_due.take_if(|due| *due <= now.mono).is_none() {
+            return;
+        }
+        let mut events = VecDeque::new();
+        for (ticket, change) in std::mem::take(&mut self.postponed) {
+            self.record(now, ticket, change, &mut events);
+        }
+        for event in events {
+            self.step(now, event);
+        }
     }
 
     pub(super) fn refuse_outcome(
@@ -218,7 +326,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let to = self.place_aside(&self.options.layout.refused_outcomes(), &from);
         let mut job = aside(now, &from, &to, reason, fact);
         // While the task bears that token, the output is that of the claim which holds it.
-        if self.read_task(task).map_or(true, |record| record.token != token) {
+        let theirs = match self.read_task(task) {
+            Ok(record) => record.token != token,
+            Err(Unread::Lost(_)) => true,
+            Err(Unread::ForNow(_)) => false,
+        };
+        if theirs {
             job.last.push(Change::Remove { path: output });
         }
         self.take_away(&from, job);
@@ -304,13 +417,15 @@ mod tests {
     fn a_file_is_taken_away_by_one_job_at_a_time() {
         let mut leaving = Leaving::default();
         let (a, b) = (Path::new("/new/a.json"), Path::new("/new/b.json"));
-        let first = leaving.begin(a).unwrap();
-        assert!(leaving.begin(a).is_none() && leaving.contains(a) && !leaving.contains(b));
-        let other = leaving.begin(b).unwrap();
-        assert_eq!(leaving.end(first).as_deref(), Some(a));
+        let first = leaving.begin(a, None, None).unwrap();
+        assert!(
+            leaving.begin(a, None, None).is_none() && leaving.paths.contains(a) && !leaving.paths.contains(b)
+        );
+        let other = leaving.begin(b, None, None).unwrap();
+        assert_eq!(leaving.end(first), Some(Leaver { path: a.into(), was: None, to: None }));
         assert_eq!(leaving.end(first), None);
-        assert!(!leaving.contains(a) && leaving.contains(b));
-        let again = leaving.begin(a).unwrap();
+        assert!(!leaving.paths.contains(a) && leaving.paths.contains(b));
+        let again = leaving.begin(a, None, None).unwrap();
         assert!(again != first && again != other);
         assert_eq!(leaving.end(Ticket(1)), None, "one of the machine's");
     }

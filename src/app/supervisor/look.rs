@@ -17,7 +17,7 @@ use crate::protocol::name::AgentName;
 use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::time::{Mono, Now};
 
-use super::inbox::{LISTED_MAX, lock_of};
+use super::inbox::{LISTED_MAX, READ_MAX, lock_of};
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor, WRITING_MS};
 
 /// What the warning is filed under that an agent's file is being written.
@@ -30,6 +30,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn look(&mut self, now: Now) {
         let due = |first: &Mono| first.plus(SECOND_LOOK_MS) <= now.mono;
         self.point_at_second_looks(due);
+        self.take_up();
         if self.to_look_at.places.remove(&Place::CrewFile) {
             self.look_at_crew_file(now);
         }
@@ -54,6 +55,22 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn point_at_second_looks(&mut self, due: impl Fn(&Mono) -> bool) {
         let paths = self.second_looks.iter().filter(|(_, first)| due(first)).map(|(path, _)| path.clone());
         for path in paths.collect::<Vec<_>>() {
+            self.point_at(path);
+        }
+    }
+
+    /// Whether what was put off can be looked at again: after everything else, so that a flood of what is no
+    /// good is read past, and what is good in it or behind it waits for no reason to be written.
+    pub(super) fn can_take_up(&self) -> bool {
+        !self.to_look_at.put_off.is_empty() && !self.to_look_at.has_files() && self.leaving.has_room()
+    }
+
+    fn take_up(&mut self) {
+        if !self.can_take_up() {
+            return;
+        }
+        for _ in 0..READ_MAX {
+            let Some(path) = self.to_look_at.put_off.pop_first() else { break };
             self.point_at(path);
         }
     }

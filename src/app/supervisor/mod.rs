@@ -10,17 +10,20 @@
 //! simulator can stand in for all of them.
 
 mod collect;
-mod eyes;
+pub mod eyes;
 mod inbox;
 mod jobs;
 mod launch;
+mod leftovers;
 mod look;
+pub mod opening;
 mod perform;
 mod publish;
 mod recover;
 pub mod run;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -36,6 +39,8 @@ use crate::edge::watchdog::{Assignment, Sighting};
 use crate::edge::watches::{Hint, Scope};
 use crate::edge::writer::Job;
 use crate::edge::writer_thread::WriterReport;
+use crate::machine::effect::RecordChange;
+use crate::machine::event::Accepted;
 use crate::machine::{Event, Setup, State};
 use crate::protocol::layout::Layout;
 use crate::protocol::ledger::{Entry, Fact};
@@ -135,13 +140,25 @@ struct ToLookAt {
     outcomes: BTreeSet<PathBuf>,
     requests: BTreeSet<PathBuf>,
     locks: BTreeSet<TaskId>,
+    /// What is no good, but cannot be taken away yet because so much is on its way already.
+    put_off: BTreeSet<PathBuf>,
 }
 
 impl ToLookAt {
     /// True if one turn was not enough.
     fn is_pending(&self) -> bool {
+        !self.places.is_empty() || self.has_files()
+    }
+
+    fn has_files(&self) -> bool {
         let files = [&self.new_tasks, &self.outcomes, &self.requests];
-        !self.places.is_empty() || files.iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
+        files.iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
+    }
+
+    /// Has everything looked at, and keeps what is known: a flood that is told of again and again must not have
+    /// the look at it begin anew each time.
+    fn look_everywhere(&mut self) {
+        self.places = Self::everything().places;
     }
 
     fn everything() -> Self {
@@ -170,6 +187,9 @@ struct Shown {
     due: Option<Mono>,
     extra_changed: bool,
     forgotten: BTreeSet<AgentName>,
+    /// What could not be shown, and when that is tried again.
+    missed: BTreeMap<PathBuf, Vec<u8>>,
+    again: Option<Mono>,
 }
 
 /// The supervisor of one crew.
@@ -199,9 +219,17 @@ pub struct Supervisor<S: Store, C, P, H> {
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
+    /// Tasks that are there, but whose records could not be read so far, with what the ledger accepted for them.
+    /// Until they can be, nothing is done to them, their locks and what is submitted under their ids.
+    unread: BTreeMap<TaskId, Option<Accepted>>,
     /// Submissions that the machine is deciding about.
     incoming: BTreeMap<TaskId, TaskRecord>,
+    /// What the end of an earlier supervisor's ledger tells of as admitted, and nothing after that.
+    admissions: BTreeMap<TaskId, recover::Admission>,
     leaving: jobs::Leaving,
+    /// Changes of records that could not be read for the moment (at most one for a task), and when to try again.
+    postponed: Vec<(u64, RecordChange)>,
+    postponed_due: Option<Mono>,
     alerts: BTreeMap<String, Alert>,
     shown: Shown,
     next_scan: Mono,
@@ -249,8 +277,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             to_look_at: ToLookAt::everything(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
+            unread: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            admissions: BTreeMap::new(),
             leaving: jobs::Leaving::default(),
+            postponed: Vec::new(),
+            postponed_due: None,
             alerts: BTreeMap::new(),
             shown: Shown::default(),
             next_scan: now.mono.plus(SCAN_MS),
@@ -281,10 +313,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             if self.warnings.contains_key(WATCHES) {
                 self.watch_again();
             }
-            self.to_look_at = ToLookAt::everything();
-            self.helpers.remember(None);
+            self.look_at_everything();
+            self.recover_unread(now);
+            self.try_staying_again(now);
             self.warn_of_little_space();
         }
+        self.record_postponed(now);
         self.look(now);
         self.step(now, Event::Tick);
         self.publish(now);
@@ -310,13 +344,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let now = self.read_clock().mono;
         let mut next = self.state.next_deadline().map_or(self.next_scan, |at| at.min(self.next_scan));
         if self.sight == Sight::Clear {
-            if self.to_look_at.is_pending() {
+            if self.to_look_at.is_pending() || self.can_take_up() {
                 return 0;
             }
             let second_look = self.second_looks.values().min().map(|first| first.plus(SECOND_LOOK_MS));
             let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
             let writing = self.writing_check.or(fresh.filter(|at| *at > now));
-            next = [second_look, writing, self.agents_due, self.shown.due]
+            let postponed = self.postponed_due;
+            next = [second_look, writing, postponed, self.agents_due, self.shown.due, self.shown.again]
                 .into_iter()
                 .flatten()
                 .fold(next, Mono::min);

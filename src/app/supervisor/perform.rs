@@ -91,7 +91,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Effect::Record(ticket, change) => self.record(now, ticket, *change, events),
             Effect::NameOwner(lock) => self.name_owner(&lock),
             Effect::RemoveLock(ticket, task) => {
-                let job = Job { last: vec![self.lock_aside(&task)], ..Job::default() };
+                let change = if self.is_concluded(&task) {
+                    Change::Remove { path: self.options.layout.lock(&task) }
+                } else {
+                    self.lock_aside(&task)
+                };
+                let job = Job { last: vec![change], ..Job::default() };
                 match ticket {
                     Some(ticket) => self.helpers.write(Job { ticket: Some(Ticket(ticket)), ..job }),
                     None => self.take_away(&self.options.layout.lock(&task), job),
@@ -161,7 +166,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let task = grant.lock.task.clone();
         let record = match self.read_task(&task) {
             Ok(record) => record,
-            Err(why) => {
+            // It is given out again later.
+            Err(Unread::ForNow(why)) => {
+                events.push_back(Event::DispatchFailed(run.clone(), why));
+                return false;
+            }
+            Err(Unread::Lost(why)) => {
                 events.push_back(Event::TaskLost(task, why.clone()));
                 events.push_back(Event::DispatchFailed(run.clone(), why));
                 return false;
@@ -213,19 +223,20 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// The record of an open task.
-    pub(super) fn read_task(&self, task: &TaskId) -> Result<TaskRecord, String> {
+    pub(super) fn read_task(&self, task: &TaskId) -> Result<TaskRecord, Unread> {
         let path = self.options.layout.task(task);
-        let blob = self
-            .store
-            .read(&path, RECORD_LEN_MAX * 2)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))
+        let blob =
+            self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error))?;
+        record::decode(&blob.bytes).map_err(|error| Unread::Lost(format!("{}: {error}", path.display())))
     }
 
     /// Reports every outcome on disk for this task, then that there are no more.
     fn look_for_outcomes(&mut self, task: &TaskId, agent: &AgentName, events: &mut VecDeque<Event>) {
         match self.outcomes_on_disk(task, agent) {
             Ok(found) => {
+                if mutant!(VacatedUnlooked) {
+                    events.push_back(Event::OutcomesLooked(task.clone()));
+                }
                 events.extend(found);
                 events.push_back(Event::OutcomesLooked(task.clone()));
             }
@@ -247,6 +258,28 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             events.extend(self.read_outcome(agent, &dir.join(&entry.name))?);
         }
         Ok(events)
+    }
+}
+
+/// Why a record of ours cannot be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The disk did not answer, or too many files are open: that says nothing of the record.
+    ForNow(String),
+    /// It is missing, or is not what it was.
+    Lost(String),
+}
+
+impl Unread {
+    pub(super) fn because(path: &Path, error: &ReadError) -> Self {
+        let why = format!("{}: {error}", path.display());
+        match error {
+            ReadError::Io(_) => Self::ForNow(why),
+            ReadError::Missing
+            | ReadError::NotRegular(_)
+            | ReadError::TooLarge { .. }
+            | ReadError::Foreign(_) => Self::Lost(why),
+        }
     }
 }
 

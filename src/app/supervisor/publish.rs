@@ -17,12 +17,19 @@ use super::{Helpers, Supervisor};
 
 /// How long a first change waits for others to be shown with it.
 const VIEW_DELAY_MS: u64 = 25;
+/// How soon what could not be shown is shown again.
+const SHOW_RETRY_MS: u64 = 2_000;
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Shows what changed. What agents wait for is shown at once; what people read, a moment after the first
     /// change, because one change seldom comes alone.
     pub(super) fn publish(&mut self, now: Now) {
         self.publish_ready();
+        self.publish_changed(now);
+        self.show_what_was_missed(now);
+    }
+
+    fn publish_changed(&mut self, now: Now) {
         let crew = self.crew_status();
         let news = self.state.has_changed()
             || self.shown.watch_changed
@@ -30,6 +37,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             || !self.shown.forgotten.is_empty()
             || self.shown.crew.as_ref() != Some(&crew);
         if !news {
+            // What changed has changed back: to wake for it would be for ever.
+            self.shown.due = None;
             return;
         }
         let due = *self.shown.due.get_or_insert(now.mono.plus(VIEW_DELAY_MS));
@@ -47,9 +56,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
         }
         for agent in std::mem::take(&mut self.shown.forgotten) {
-            if self.state.agent_status(&agent).is_none()
-                && let Err(error) = self.store.unlink(&self.options.layout.status(&agent))
-            {
+            if self.state.agent_status(&agent).is_some() {
+                continue;
+            }
+            let path = self.options.layout.status(&agent);
+            self.shown.missed.remove(&path);
+            if let Err(error) = self.store.unlink(&path) {
                 log::warn!("status of {agent}: {error}");
             }
         }
@@ -101,11 +113,31 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// What finds no room is kept: it may not change again for days, and nobody should be shown what was
+    /// true before.
     fn show(&mut self, path: &Path, bytes: &[u8]) {
         let temp = self.temp();
-        if let Err(error) = self.store.publish_volatile(&temp, path, bytes) {
-            // It is shown again when it changes; nothing rests on it.
-            log::warn!("{}: {error}", path.display());
+        match self.store.publish_volatile(&temp, path, bytes) {
+            Ok(()) => drop(self.shown.missed.remove(path)),
+            Err(error) => {
+                if self.shown.missed.insert(path.into(), bytes.into()).is_none() {
+                    log::warn!("{}: {error}; what it shows is not true until that is mended", path.display());
+                }
+            }
+        }
+    }
+
+    fn show_what_was_missed(&mut self, now: Now) {
+        if self.shown.missed.is_empty() {
+            self.shown.again = None;
+            return;
+        }
+        let again = *self.shown.again.get_or_insert(now.mono.plus(SHOW_RETRY_MS));
+        if again <= now.mono {
+            self.shown.again = Some(now.mono.plus(SHOW_RETRY_MS));
+            for (path, bytes) in self.shown.missed.clone() {
+                self.show(&path, &bytes);
+            }
         }
     }
 

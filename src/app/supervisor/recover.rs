@@ -1,7 +1,7 @@
 //! What an earlier supervisor left: looked at once, before the first turn.
 //!
 //! The order matters. Survivors come before locks, so that a lock whose run still lives is not taken for
-//! a dead one's. The ledger's tail comes before the tasks: an outcome that it accepted, but that the
+//! a dead one's. Locks and outcomes come before agents, to whom tasks are given. The ledger's tail comes before the tasks: an outcome that it accepted, but that the
 //! record does not show, is carried out, not repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,54 +10,39 @@ use std::path::{Path, PathBuf};
 use crate::edge::clock::Clock;
 use crate::edge::log::Recovery;
 use crate::edge::processes::{Processes, Survivor};
-use crate::edge::store::{Store, parent};
+use crate::edge::store::Store;
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found};
 use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
-use crate::protocol::ledger::{Entry, Fact};
+use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
-use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
-use crate::protocol::task::{Outcome, Verdict};
+use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
+use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Now;
-use crate::protocol::tokens::Tokens;
 
 use super::inbox::LISTED_MAX;
+use super::opening::History;
+use super::perform::Unread;
 use super::{Helpers, Place, Supervisor, ToLookAt};
 
-/// The highest fencing token that may have been given out; 0 in a new crew.
-///
-/// # Errors
-/// If the counter is there and cannot be read: to go on would be to give tokens out again.
-pub(super) fn token_floor<S: Store>(store: &S, path: &Path) -> Result<u64, String> {
-    if store.stat(path).map_err(|error| format!("{}: {error}", path.display()))?.is_none() {
-        return Ok(0);
-    }
-    let blob = store.read(path, SMALL_LEN_MAX).map_err(|error| format!("{}: {error}", path.display()))?;
-    let tokens: Tokens =
-        record::decode(&blob.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(tokens.reserved)
-}
-
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
-    /// Takes up what is there: `survivors` is what still runs, `ledger` what was found of the ledger, and
-    /// `tail` its end.
-    pub fn recover(&mut self, survivors: Vec<Survivor>, ledger: &Recovery, tail: &[(u64, String)]) {
+    /// Takes up what is there: `survivors` is what still runs, `history` what the logs tell.
+    ///
+    /// # Errors
+    /// If it cannot be told for the moment which tasks there are: what is not known might be given out twice.
+    pub fn recover(&mut self, survivors: Vec<Survivor>, history: History) -> Result<(), String> {
         let now = self.clock.now();
         let (pid, version) = (self.options.me.pid, env!("CARGO_PKG_VERSION").to_owned());
         self.note(now.wall, Fact::SupervisorStarted { pid, version });
         self.clear_views();
-        for aside in &ledger.aside {
-            let text =
-                format!("the ledger was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
-            match aside.why {
-                // The trace of a crash: what was never acknowledged.
-                Kept::Torn => log::warn!("{text}"),
-                Kept::Damaged => self.alert(now, "ledger-damaged".into(), text),
-            }
+        self.tell_aside(now, "ledger", &history.ledger);
+        self.tell_aside(now, "journal", &history.journal);
+        if let Some(damage) = history.damage {
+            self.alert(now, "tokens".into(), damage);
         }
         self.clear_files_of_runs(&survivors.iter().map(|survivor| survivor.run.clone()).collect());
-        for Survivor { run, agent, root } in survivors {
+        for Survivor { run, agent, root } in survivors.into_iter().filter(|_| !mutant!(SurvivorsOverlooked)) {
             log::info!(
                 "{agent}: a process of an earlier supervisor runs on (pid {}); it is stopped",
                 root.pid
@@ -66,12 +51,36 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         self.recover_finished(now);
         self.look_at_switches(now);
-        self.recover_tasks(now, &accepted_in(tail));
+        self.recover_tasks(now, &accepted_in(&history.facts))?;
+        self.clear_outputs();
+        self.admissions = admissions_in(&history.facts);
+        self.admissions
+            .retain(|id, _| self.store.stat(&self.options.layout.new_task(id)).is_ok_and(|at| at.is_some()));
         // Before any agent is known, so that nothing is given out that somebody holds.
         self.to_look_at.places.insert(Place::Locks);
         self.look_at_locks(now);
+        while !self.to_look_at.locks.is_empty() {
+            self.look_at_locks(now);
+        }
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
+        for fact in history.unrecorded {
+            self.note(now.wall, fact);
+        }
+        Ok(())
+    }
+
+    /// Says what of a log was kept aside when it was opened.
+    pub(super) fn tell_aside(&mut self, now: Now, log: &str, found: &Recovery) {
+        for aside in &found.aside {
+            let text =
+                format!("the {log} was not whole: {} bytes are kept in {}", aside.len, aside.path.display());
+            match aside.why {
+                // The trace of a crash: what was never acknowledged.
+                Kept::Torn => log::warn!("{text}"),
+                Kept::Damaged => self.alert(now, format!("{log}-damaged"), text),
+            }
+        }
     }
 
     /// Removes what an earlier supervisor showed. It is derived, and the first turn shows anew what holds; of
@@ -109,6 +118,27 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// Removes the outputs of claims that are no more: a crash came between the end of one and their removal.
+    fn clear_outputs(&self) {
+        let outputs = self.options.layout.outputs();
+        for agent in self.store.list(&outputs, LISTED_MAX).unwrap_or_default() {
+            let dir = outputs.join(agent.name);
+            for file in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
+                let Some((task, token)) = Layout::output_of(&file.name) else { continue };
+                let is_current = match self.read_task(&task) {
+                    _ if self.unread.contains_key(&task) => true,
+                    // One that has ended may still be about to be removed.
+                    Ok(record) => record.token == token && self.state.is_open(&task),
+                    // What cannot be read may say so.
+                    Err(_) => self.is_there(&self.options.layout.task(&task)),
+                };
+                if !is_current && let Err(error) = self.store.unlink(&dir.join(&file.name)) {
+                    log::warn!("{}: {error}", dir.join(&file.name).display());
+                }
+            }
+        }
+    }
+
     fn recover_finished(&mut self, now: Now) {
         let dir = self.options.layout.finished_dir();
         for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
@@ -121,33 +151,95 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn recover_tasks(&mut self, now: Now, accepted: &BTreeMap<TaskId, Accepted>) {
+    fn recover_tasks(&mut self, now: Now, accepted: &BTreeMap<TaskId, Accepted>) -> Result<(), String> {
         let dir = self.options.layout.tasks();
         let entries = match self.store.list(&dir, LISTED_MAX) {
             Ok(entries) => entries,
-            Err(error) => {
-                log::error!("{}: {error}", dir.display());
-                return;
-            }
+            Err(error) => return Err(format!("{}: {error}", dir.display())),
         };
         let ids = entries.iter().filter_map(|entry| {
             entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?.parse::<TaskId>().ok()
         });
+        let handed_in = self.handed_in_by_task()?;
         for id in ids {
-            self.recover_task(now, &id, accepted.get(&id));
+            self.recover_task_or_wait(now, &id, accepted.get(&id), &handed_in);
+        }
+        Ok(())
+    }
+
+    /// Takes up the tasks whose records could not be read before, as far as they can be now.
+    pub(super) fn recover_unread(&mut self, now: Now) {
+        if self.unread.is_empty() {
+            return;
+        }
+        let handed_in = match self.handed_in_by_task() {
+            Ok(handed_in) => handed_in,
+            Err(why) => return log::error!("{why}; {} tasks wait until it can be read", self.unread.len()),
+        };
+        for (id, accepted) in std::mem::take(&mut self.unread) {
+            self.recover_task_or_wait(now, &id, accepted.as_ref(), &handed_in);
         }
     }
 
-    fn recover_task(&mut self, now: Now, id: &TaskId, accepted: Option<&Accepted>) {
-        let record = match self.read_task(id) {
-            Ok(record) => record,
-            Err(why) => {
-                let path = self.options.layout.task(id);
-                self.reject(now, &path, "task", &why);
-                return;
+    /// The outcomes that lie there, by the tasks that their names tell of.
+    fn handed_in_by_task(&self) -> Result<BTreeMap<TaskId, Vec<(AgentName, PathBuf)>>, String> {
+        let layout = &self.options.layout;
+        let list = |dir: &Path| {
+            self.store.list(dir, LISTED_MAX).map_err(|error| format!("{}: {error}", dir.display()))
+        };
+        let mut by_task: BTreeMap<TaskId, Vec<(AgentName, PathBuf)>> = BTreeMap::new();
+        for agent in list(&layout.outcomes())? {
+            let Some(agent) = agent.name.parse::<AgentName>().ok().filter(|_| agent.is_dir) else { continue };
+            let dir = layout.outcomes_of(&agent);
+            for outcome in list(&dir)? {
+                if let Some((task, ..)) = parse_outcome_name(&outcome.name) {
+                    by_task.entry(task).or_default().push((agent.clone(), dir.join(&outcome.file_name)));
+                }
+            }
+        }
+        Ok(by_task)
+    }
+
+    fn recover_task_or_wait(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        accepted: Option<&Accepted>,
+        handed_in: &BTreeMap<TaskId, Vec<(AgentName, PathBuf)>>,
+    ) {
+        let handed_in = handed_in.get(id).map_or(&[][..], Vec::as_slice);
+        if let Err(why) = self.recover_task(now, id, accepted, handed_in) {
+            log::error!("{why}; task {id} waits until it can be read");
+            self.unread.insert(id.clone(), accepted.cloned());
+        }
+    }
+
+    /// Takes up one task, with what was handed in for it: if a power cut took its lock, only the token proves who
+    /// held it, and whoever is given the task next bears the same.
+    fn recover_task(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        accepted: Option<&Accepted>,
+        handed_in: &[(AgentName, PathBuf)],
+    ) -> Result<(), String> {
+        let named = |record: TaskRecord| {
+            if record.id == *id {
+                Ok(record)
+            } else {
+                Err(Unread::Lost("its id is not its file's name".into()))
             }
         };
-        if let Some((shelf, ended)) = self.ended_record(id)
+        let record = match self.read_task(id).and_then(named) {
+            Ok(record) => record,
+            Err(Unread::ForNow(why)) => return Err(why),
+            Err(Unread::Lost(why)) => {
+                let path = self.options.layout.task(id);
+                self.reject(now, &path, "task", &why);
+                return Ok(());
+            }
+        };
+        if let Some((shelf, ended)) = self.ended_record(id)?
             && ended.nonce == record.nonce
         {
             // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
@@ -161,12 +253,30 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             };
             self.helpers.write(Job { last, ..Job::default() });
             if shelved {
-                return;
+                return Ok(());
             }
         }
         let accepted = accepted.filter(|accepted| {
-            accepted.outcome.token == record.token && !record.decided.contains(&accepted.outcome.nonce)
+            !mutant!(AcceptedForgotten)
+                && accepted.outcome.token == record.token
+                && !record.decided.contains(&accepted.outcome.nonce)
         });
+        let mut outcomes = Vec::new();
+        let handed_in = if mutant!(WorkBeforeOutcomes) { &[][..] } else { handed_in };
+        for (agent, path) in handed_in {
+            let outcome = self.read_outcome(agent, path);
+            if let Some(Event::OutcomeSeen(seen)) =
+                outcome.map_err(|error| format!("{}: {error}", path.display()))?
+            {
+                outcomes.push(seen);
+            }
+        }
+        // A lock that the disk does not tell of is not one that is gone: it may be somebody else's.
+        let lock = if outcomes.is_empty() {
+            None
+        } else {
+            self.read_lock(id).map_err(|error| format!("the lock of task {id}: {error}"))?
+        };
         let found = Found {
             id: id.clone(),
             kind: record.kind,
@@ -177,63 +287,52 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             deferrals: record.deferrals,
             not_before: record.not_before,
             accepted: accepted.cloned(),
+            lock,
+            handed_in: outcomes,
         };
-        self.step(now, Event::TaskFound(found));
+        self.step(now, Event::TaskFound(Box::new(found)));
+        Ok(())
     }
 }
 
-/// The ids of the memory updates that the ledger's tail tells of, and whether that tail is all of the ledger.
-pub(super) fn updates_in(tail: &[(u64, String)]) -> (BTreeSet<String>, bool) {
-    let id = |line: &String| match serde_json::from_str::<Entry>(line) {
-        Ok(Entry { fact: Fact::Updated { id, .. }, .. }) => Some(id),
-        Ok(_) | Err(_) => None,
-    };
-    // The ledger's first line is its header.
-    (tail.iter().filter_map(|(_, line)| id(line)).collect(), tail.first().is_none_or(|(seq, _)| *seq <= 2))
+/// An admission that the ledger tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Admission {
+    pub(super) token: u64,
+    /// That of the submission.
+    pub(super) nonce: String,
+}
+
+/// The tasks of which the ledger's tail tells last that they were admitted.
+fn admissions_in(facts: &[Fact]) -> BTreeMap<TaskId, Admission> {
+    let mut admitted = BTreeMap::new();
+    for fact in facts {
+        if let Fact::Submitted { task, token, nonce, .. } | Fact::Replayed { task, token, nonce, .. } = fact {
+            admitted.insert(task.clone(), Admission { token: *token, nonce: nonce.clone() });
+        } else if let Fact::Claimed { task, .. } | Fact::Outcome { task, .. } | Fact::Vacated { task, .. } =
+            fact
+        {
+            admitted.remove(task);
+        }
+    }
+    admitted
 }
 
 /// The outcomes that the ledger's tail accepted, by task; the last of each counts.
-fn accepted_in(tail: &[(u64, String)]) -> BTreeMap<TaskId, Accepted> {
+fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
     let mut accepted = BTreeMap::new();
-    for (_, line) in tail {
-        let Ok(Entry { fact, .. }) = serde_json::from_str::<Entry>(line) else { continue };
+    for fact in facts {
         if let Fact::Outcome { task, token, nonce, agent, status, error, next } = fact {
             let status = match status.as_str() {
                 "done" => Verdict::Done,
                 "retry" => Verdict::Retry,
                 _ => Verdict::Failed,
             };
-            let outcome = Outcome { v: VERSION, task: task.clone(), token, nonce, status, error };
-            accepted.insert(task, Accepted { agent, outcome, dead: next == "dead" });
+            let (nonce, error) = (nonce.clone(), error.clone());
+            let outcome = Outcome { v: VERSION, task: task.clone(), token: *token, nonce, status, error };
+            let dead = next == "dead";
+            accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, dead });
         }
     }
     accepted
-}
-
-/// Makes every directory of the crew's state, and the names of those that were missing durable.
-///
-/// # Errors
-/// The path and the reason.
-pub(super) fn make_directories<S: Store>(store: &S, directories: &[PathBuf]) -> Result<(), String> {
-    let mut changed = BTreeSet::new();
-    for dir in directories {
-        let missing = store.stat(dir).map_err(|error| format!("{}: {error}", dir.display()))?.is_none();
-        if missing {
-            store.create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            changed.insert(parent(dir));
-        }
-    }
-    for dir in changed {
-        store.sync_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes the temporary files of an earlier supervisor. Before any thread of this one makes its own there.
-pub(super) fn clear_temporary_files<S: Store>(store: &S, dir: &Path) {
-    for entry in store.list(dir, LISTED_MAX).unwrap_or_default() {
-        if let Err(error) = store.unlink(&dir.join(&entry.name)) {
-            log::warn!("{}: {error}", dir.join(&entry.name).display());
-        }
-    }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::app::catalog::Catalog;
-use crate::app::steward::Steward;
 use crate::app::steward::thread::{StewardReport, StewardThread};
 use crate::app::survey::{Survey, SurveyError};
 use crate::app::world::Environment;
@@ -16,13 +15,14 @@ use crate::edge::clock::{Clock, SystemClock};
 use crate::edge::environment as own;
 use crate::edge::files::{FsStore, free_space};
 use crate::edge::flock::{CrewLock, LockError};
-use crate::edge::log::SegmentedLog;
-use crate::edge::processes::{Config, Order, ProcessThread, Processes, Report, own_identity, survivors};
+use crate::edge::processes::{
+    Config, Order, ProcessThread, Processes, Report, is_vacant, own_identity, survivors,
+};
 use crate::edge::pump::Pump;
-use crate::edge::signals::Signals;
+use crate::edge::signals::{Signals, outlive_file_size_limit};
 use crate::edge::watchdog::{Assignment, Watchdog};
 use crate::edge::watches::{Hint, Scope};
-use crate::edge::writer::{Job, Writer};
+use crate::edge::writer::Job;
 use crate::edge::writer_thread::{Unfinished, WriterThread};
 use crate::machine::Setup;
 use crate::protocol::holder::Holder;
@@ -31,11 +31,10 @@ use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 
 use super::eyes::{Eyes, WatchOrder};
-use super::recover::{clear_temporary_files, make_directories, token_floor, updates_in};
+use super::leftovers::{clear_files_of_commands, tmp_of_commands};
+use super::opening::{Opening, OpeningError};
 use super::{BATCH_MAX, Helpers, Message, Options, Supervisor};
 
-/// How much of the ledger's end is looked at for what a crash cut short: more than one group commit.
-const TAIL_LEN: u64 = 1024 * 1024;
 /// How long the writer may take to flush at the end.
 const FLUSH: Duration = Duration::from_mins(1);
 /// How long the steward may take to apply what is queued at the end.
@@ -53,6 +52,9 @@ pub enum RunError {
     /// It ended in order, but for what the disk did not take.
     #[error("not everything could be made durable: {0}")]
     Unfinished(Unfinished),
+    /// The crew's files cannot be opened.
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
     /// Something that is needed could not be had.
     #[error("{what}: {why}")]
     Start {
@@ -71,6 +73,9 @@ fn start<T>(what: &'static str, result: Result<T, impl std::fmt::Display>) -> Re
 struct RealProcesses {
     thread: ProcessThread,
     pump: Arc<Pump>,
+    reports: Sender<Message>,
+    store: FsStore,
+    layout: Layout,
 }
 
 impl Processes for RealProcesses {
@@ -78,8 +83,12 @@ impl Processes for RealProcesses {
         if let Order::Spawn(launch) = &order
             && let Err(error) = self.pump.open(&launch.agent, &launch.run)
         {
-            // The process still gets its pipe, and the next supervisor finds it.
-            log::error!("the output of {} cannot be read: {error}", launch.agent);
+            // A process whose pipe nobody empties would hang as soon as that is full.
+            let error = format!("its output cannot be read: {error}");
+            let failed = Report::SpawnFailed { run: launch.run.clone(), error, busy: false };
+            // The loop is gone only when the whole process is about to end.
+            let _ = self.reports.send(Message::Process(failed));
+            return;
         }
         self.thread.order(order);
     }
@@ -88,6 +97,8 @@ impl Processes for RealProcesses {
     }
     fn run_closed(&self, agent: &AgentName, run: &RunId) {
         self.pump.close(agent, run);
+        // A command that was killed with the run.
+        clear_files_of_commands(&self.store, &self.layout.tmp(agent), is_vacant);
     }
 }
 
@@ -132,26 +143,21 @@ impl Helpers for RealHelpers {
 /// [`RunError`]; what could not be done for one agent is in its status, and no error here.
 pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Result<(), RunError> {
     let clock = SystemClock::new();
+    start("signals", outlive_file_size_limit())?;
     let me = start("this process", own_identity())?;
     let lock = CrewLock::acquire(layout, &Holder::new(me.clone(), clock.now().wall))?;
     let survey = Survey::new(layout.clone(), environment)?;
     let store = survey.store.clone();
-    start("state", make_directories(&store, &layout.directories()))?;
-    clear_temporary_files(&store, &layout.tmp_of_supervisor());
+    let Opening { writer, steward, token_floor, history } = Opening::new(&store, layout, me.pid)?;
+    for dir in tmp_of_commands(&store, layout) {
+        clear_files_of_commands(&store, &dir, is_vacant);
+    }
     start("the crew's directory", own::enter(layout.crew()))?;
-    let floor = start("fencing tokens", token_floor(&store, &layout.tokens()))?;
 
     // Unbounded, because a helper thread that waited for room could wait for a loop that waits for it.
     // Each source is bounded by what it watches: runs, tickets, directories.
     let (sender, messages) = crossbeam_channel::unbounded::<Message>();
-    let (writer, recovery) = start("the ledger", Writer::open(store.clone(), layout, me.pid))?;
-    let tail = start("the ledger", writer.tail(TAIL_LEN))?;
     let writer = start("the writer", WriterThread::start(writer, deliver(&sender, Message::Writer)))?;
-    let (journal, _) = start("memory's journal", SegmentedLog::open(store.clone(), &layout.journal()))?;
-    let mut steward = Steward::new(store.clone(), layout.clone(), journal);
-    let (recorded, whole) = updates_in(&tail);
-    let unrecorded = steward.unrecorded(&recorded, whole);
-    let unrecorded = start("memory's journal", unrecorded.map_err(|fault| format!("{fault:?}")))?;
     let steward =
         start("the steward", StewardThread::start(steward, clock, deliver(&sender, Message::Steward)))?;
     let pump = Arc::new(start("the log pump", Pump::start(layout.clone(), deliver(&sender, Message::Pump)))?);
@@ -169,7 +175,7 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
         boot: me.boot.clone(),
         ns: me.ns,
         tasks_at_once: tasks_at_once(&survey),
-        token_floor: floor,
+        token_floor,
         until_idle,
         seed: crate::app::world::randomness().u64(..),
     };
@@ -184,13 +190,10 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
             pump.close(&agent, &run);
         }
     }
-    let processes = RealProcesses { thread, pump };
+    let reports = sender.clone();
+    let processes = RealProcesses { thread, pump, reports, store: store.clone(), layout: layout.clone() };
     let mut supervisor = Supervisor::new(store, clock, processes, helpers, catalog, options);
-    supervisor.recover(survivors, &recovery, &tail);
-    let now = clock.now().wall;
-    for fact in unrecorded {
-        supervisor.note(now, fact);
-    }
+    start("the tasks", supervisor.recover(survivors, history))?;
     turn_until_over(&mut supervisor, &messages, &mut eyes, &sender, &lock);
     finish(supervisor, &messages).map_err(RunError::Unfinished)
 }

@@ -1,19 +1,23 @@
 //! The loop over a real directory, with a clock that a test sets and helpers that only note what they are told.
 
+mod starts;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::recover::make_directories;
+use super::leftovers::{clear_files_of_commands, tmp_of_commands};
+use super::opening::{History, facts_in, make_directories};
 use super::*;
 use crate::edge::files::FsStore;
 use crate::edge::log::Recovery;
 use crate::edge::processes::Order;
 use crate::edge::watches::{Area, Touch};
-use crate::edge::writer::{Change, Done};
+use crate::edge::writer::{Change, Done, Ticket};
 use crate::protocol::crewfile::CrewFile;
+use crate::protocol::layout::Shelf;
 use crate::protocol::name::RunId;
 use crate::protocol::process::Identity;
 
@@ -84,6 +88,29 @@ struct Crew {
     _dir: tempfile::TempDir,
 }
 
+fn nothing_before() -> History {
+    History {
+        ledger: Recovery::default(),
+        tail: Vec::new(),
+        facts: Vec::new(),
+        journal: Recovery::default(),
+        unrecorded: Vec::new(),
+        damage: None,
+    }
+}
+
+/// What the writer was told to do.
+impl Crew {
+    fn removes(&self, path: &Path) -> bool {
+        let remove = Change::Remove { path: path.into() };
+        self.told.jobs.borrow().iter().any(|job| job.last.contains(&remove))
+    }
+
+    fn tells(&self, is: impl Fn(&Fact) -> bool) -> bool {
+        self.told.jobs.borrow().iter().flat_map(|job| &job.entries).any(|entry| is(&entry.fact))
+    }
+}
+
 const AGENT: &str = "command = [\"sleep\", \"1000\"]\nheartbeat = \"1s\"\n";
 
 impl Crew {
@@ -114,7 +141,7 @@ impl Crew {
         let options = Options { layout: layout.clone(), me, owners, terms, setup };
         let mut supervisor =
             Supervisor::new(store, told.clone(), told.clone(), told.clone(), catalog, options);
-        supervisor.recover(Vec::new(), &Recovery::default(), &[]);
+        supervisor.recover(Vec::new(), nothing_before()).unwrap();
         supervisor.turn([]);
         Self { told, layout, supervisor, _dir: dir }
     }
@@ -262,6 +289,14 @@ fn what_is_put_aside_takes_a_free_name_and_a_refused_request_is_answered() {
     let (_, hint) = crew.task("odd.json", "[]");
     crew.turn_after(0, vec![hint]);
     assert_eq!(crew.told.put_aside("odd.json"), [crew.layout.rejected_tasks().join("odd.2.json")]);
+    // Another of that name, before the first is where it goes.
+    let path = crew.layout.requests().join("odd.json");
+    crew.supervisor.store.write_new(&path, b"[]", false).unwrap();
+    crew.turn_after(
+        0,
+        vec![Message::Hint(Hint::Touched { area: Area::Requests, path, touch: Touch::Whole })],
+    );
+    assert_eq!(crew.told.put_aside("odd.json")[1..], [crew.layout.rejected_tasks().join("odd.3.json")]);
 
     let path = crew.layout.requests().join("ask.json");
     crew.supervisor.store.write_new(&path, b"{\"v\":1,\"id\":\"ask\",\"ask\":\"dance\"}\n", false).unwrap();
@@ -276,32 +311,44 @@ fn what_is_put_aside_takes_a_free_name_and_a_refused_request_is_answered() {
 }
 
 #[test]
-fn files_made_for_runs_that_are_gone_are_cleared_at_the_start() {
+fn a_misnamed_file_is_rejected_once_and_one_that_cannot_be_moved_is_not_judged_for_ever() {
     let mut crew = Crew::new();
-    let agent: AgentName = "beater".parse().unwrap();
-    let run: RunId = "01JD0000000000000000000000".parse().unwrap();
-    let of_run = [
-        crew.layout.payload(&agent, &run),
-        crew.layout.heartbeat_of_run(&agent, &run),
-        crew.layout.claim_note(&agent, &run, &"task".parse().unwrap()),
-    ];
-    let kept = [crew.layout.heartbeat(&agent), crew.layout.tmp(&agent).join("own.payload")];
-    for path in of_run.iter().chain(&kept) {
-        crew.supervisor.store.write_new(path, b"", false).unwrap();
-    }
-    crew.supervisor.recover(Vec::new(), &Recovery::default(), &[]);
-    assert!(of_run.iter().all(|path| !path.exists()));
-    assert!(kept.iter().all(|path| path.exists()));
+    let takes = |crew: &Crew, name: &str| -> Vec<Ticket> {
+        let jobs = crew.told.jobs.borrow();
+        let of = |job: &&Job| {
+            job.last.iter().any(|c| matches!(c, Change::Rename { from, .. } if from.ends_with(name)))
+        };
+        jobs.iter().filter(of).filter_map(|job| job.ticket).collect()
+    };
+    let stored = |ticket| vec![Message::Writer(WriterReport::Done(Done::Stored(ticket)))];
+    let (path, hint) = crew.task("no record.txt", "");
+    crew.turn_after(0, vec![hint]);
+    crew.supervisor.store.unlink(&path).unwrap();
+    crew.turn_after(0, stored(takes(&crew, "no record.txt")[0]));
+    assert_eq!(takes(&crew, "no record.txt").len(), 1, "it is gone, and was judged by its name again");
+
+    let (path, hint) = crew.task("stays.txt", "");
+    crew.turn_after(0, vec![hint]);
+    crew.turn_after(0, stored(takes(&crew, "stays.txt")[0]));
+    crew.turn_after(SCAN_MS, vec![Message::Hint(Hint::Rescan)]);
+    assert_eq!(takes(&crew, "stays.txt").len(), 1, "it stayed as it was");
+    crew.supervisor.store.unlink(&path).unwrap();
+    let (_, hint) = crew.task("stays.txt", "another by now");
+    crew.turn_after(0, vec![hint]);
+    assert_eq!(takes(&crew, "stays.txt").len(), 2, "it changed");
 }
 
 #[test]
-fn watches_that_are_missing_are_tried_again_at_each_scan() {
+fn a_directory_whose_removal_nobody_told_is_made_again_when_everything_is_looked_at() {
     let mut crew = Crew::new();
-    crew.turn_after(0, vec![Message::Hint(Hint::Failed("no room".into()))]);
-    // The loop wakes to show that; to sleep past it would be a pause of the machine.
+    let dir = crew.layout.new_tasks();
+    std::fs::remove_dir(&dir).unwrap();
+    crew.turn_after(0, vec![Message::Hint(Hint::Rescan)]);
+    assert!(dir.exists());
+    assert_eq!(crew.told.watches.get(), 1, "and watched");
+    std::fs::remove_dir(&dir).unwrap();
     crew.turn_after(25, Vec::new());
+    assert!(!dir.exists());
     crew.turn_after(SCAN_MS, Vec::new());
-    assert_eq!(crew.told.watches.get(), 1);
-    crew.turn_after(SCAN_MS, Vec::new());
-    assert_eq!(crew.told.watches.get(), 1, "nothing failed since");
+    assert!(dir.exists());
 }

@@ -59,8 +59,9 @@ fn a_log_goes_on_where_it_stood() {
     drop(log);
     world.store.take_calls();
     let (mut log, recovery) = world.open();
-    let synced = ["create_dir log".to_owned(), format!("sync_dir {}", root_name(&world)), SYNC.to_owned()];
-    assert_eq!(world.store.take_calls(), synced, "the tail is durable before it is trusted");
+    let above = format!("sync_dir {}", root_name(&world));
+    let synced = ["create_dir log".to_owned(), above, "sync_dir log".to_owned(), SYNC.to_owned()];
+    assert_eq!(world.store.take_calls(), synced, "the tail and its name are durable before they are trusted");
     assert_eq!(recovery, Recovery { committed: 7, aside: Vec::new() });
     assert_eq!(log.append_commit(&bodies(4..5)), Ok(8));
     assert_eq!(ns(&log), [0, 1, 2, 3, 4]);
@@ -185,13 +186,25 @@ fn a_failed_fdatasync_latches_and_leaves_what_was_acknowledged() {
     let (mut log, _) = world.open();
     log.append_commit(&bodies(0..1)).unwrap();
     world.store.fail_next("sync", ".jsonl", Errno::IO);
-    assert!(matches!(log.append_commit(&bodies(1..2)), Err(Fault::Broken(_))));
     world.store.take_calls();
+    assert!(matches!(log.append_commit(&bodies(1..2)), Err(Fault::Broken(_))));
+    let marked = world.store.take_calls().pop();
+    assert!(
+        marked.is_some_and(|call| call.starts_with("rename") && call.ends_with(".suspect")),
+        "whole or not"
+    );
     assert!(matches!(log.append_commit(&bodies(2..3)), Err(Fault::Broken(_))));
     assert!(world.store.take_calls().is_empty(), "nothing is tried again");
     drop(log);
     let before = world.store.stat(&world.segment(1)).unwrap().unwrap();
     let (mut log, recovery) = world.open();
+    let calls = world.store.take_calls();
+    let removed = calls.iter().rposition(|call| call.starts_with("unlink") && call.ends_with(".suspect"));
+    let durably = calls.iter().rposition(|call| call.starts_with("sync_dir"));
+    assert!(
+        removed.is_some() && removed < durably,
+        "a mark that came back would cut what follows: {calls:?}"
+    );
     let after = world.store.stat(&world.segment(1)).unwrap().unwrap();
     assert_ne!(before.ino, after.ino, "the acknowledged prefix was written anew");
     assert_eq!(recovery, Recovery { committed: 3, aside: Vec::new() });

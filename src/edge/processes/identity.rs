@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::table::{self, Instance};
 use crate::protocol::name::RunId;
-use crate::protocol::process::Identity;
+use crate::protocol::process::{Identity, is_same};
 use crate::protocol::variables::ENV_RUN;
 
 /// How many generations of ancestors are looked at.
@@ -97,6 +97,16 @@ pub fn is_gone(identity: &Identity) -> bool {
     }
 }
 
+/// True if it is certain that no process runs under this pid.
+#[must_use]
+pub fn is_vacant(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => has_ended(pidfd.as_fd()),
+        Err(errno) => errno == Errno::SRCH,
+    }
+}
+
 /// What came of trying to take hold of a process.
 #[derive(Debug)]
 pub(super) enum Held {
@@ -120,7 +130,7 @@ pub(super) fn hold(instance: Instance) -> Held {
     }
     let started = table::read_stat(instance.pid).map(|stat| stat.instance.start);
     match (opened, started) {
-        (_, Ok(start)) if start != instance.start => Held::Gone,
+        (_, Ok(start)) if !is_same(instance.start, start) => Held::Gone,
         (Ok(pidfd), _) if has_ended(pidfd.as_fd()) => Held::Gone,
         (Ok(pidfd), Ok(_)) => Held::Alive(pidfd),
         (Ok(_), Err(error)) => Held::Doubtful(error),

@@ -1,12 +1,13 @@
 //! Starting, signalling, reaping and proving gone: one long-lived thread that owns all processes.
 //!
-//! `thread` is that thread and `worker` what it does; `spawn` makes processes, `table` reads `/proc`,
-//! `identity` tells one process from another, `tree` says whose a process is, `run` holds what is known of
-//! one run, `kill` ends a tree, `evidence` describes one, and [`survivors`] finds what an earlier supervisor
-//! left.
+//! `thread` is that thread and `worker` what it does; `spawn` makes processes, `inherited` says which descriptors
+//! they must not get, `table` reads `/proc`, `identity` tells one process from another, `tree` says whose a
+//! process is, `run` holds what is known of one run, `kill` ends a tree, `evidence` describes one, and
+//! [`survivors`] finds what an earlier supervisor left.
 
 mod evidence;
 mod identity;
+mod inherited;
 mod kill;
 mod run;
 mod spawn;
@@ -17,7 +18,7 @@ mod tree;
 mod worker;
 mod writing;
 
-pub use identity::{identity_of, is_gone, own_identity, root_of_run};
+pub use identity::{identity_of, is_gone, is_vacant, own_identity, root_of_run};
 pub(in crate::edge) use spawn::explain;
 pub use survivors::survivors;
 pub use thread::{ChildWaker, Config, ProcessThread};

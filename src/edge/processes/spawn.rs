@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Launch;
+use super::inherited::inherited;
 
 /// `POSIX_SPAWN_SETSID` of glibc and musl, which nix does not name.
 const SETSID: i32 = 0x80;
@@ -86,7 +87,8 @@ impl SpawnError {
 /// The pipe is opened for reading too, so that the agent holds a reader of its own output: should the
 /// supervisor die, it gets no SIGPIPE but waits, once the pipe is full, for the next supervisor.
 ///
-/// Nothing else is inherited, because every descriptor of ours is close-on-exec.
+/// Nothing else is inherited: every descriptor of ours is close-on-exec, and those that we were started with are
+/// closed.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left behind.
@@ -135,6 +137,9 @@ fn posix_spawn(
     actions.add_dup2(input.as_raw_fd(), 0)?;
     actions.add_dup2(output.as_raw_fd(), 1)?;
     actions.add_dup2(output.as_raw_fd(), 2)?;
+    for fd in inherited() {
+        actions.add_close(*fd)?;
+    }
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(
         PosixSpawnFlags::from_bits_retain(SETSID)
@@ -222,6 +227,9 @@ pub(in crate::edge) fn explain(program: &Path, error: &io::Error) -> String {
         Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NOEXEC if there => {
             match interpreter(program) {
                 Some(shebang) => explain_interpreter(program, &shebang, error),
+                None if errno == Errno::NOEXEC && head_of(program).starts_with(b"\x7fELF") => format!(
+                    "{name} is machine code that was cut off, or built for another machine: copy or build it again"
+                ),
                 None if errno == Errno::NOEXEC => {
                     format!("{name} is no program and has no shebang: begin it with a line such as #!/bin/sh")
                 }
@@ -258,13 +266,21 @@ fn explain_interpreter(program: &Path, interpreter: &Path, error: &io::Error) ->
     format!("{name}: its interpreter {shebang} could not be started: {error}")
 }
 
-/// The interpreter that a script's first line names.
-fn interpreter(program: &Path) -> Option<PathBuf> {
+/// What a program begins with; nothing of one that cannot be read.
+fn head_of(program: &Path) -> Vec<u8> {
     // Without NONBLOCK, a FIFO of that name would hold us up for ever.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = std::fs::File::from(rustix::fs::open(program, flags, Mode::empty()).ok()?);
     let mut head = Vec::new();
-    file.take(SHEBANG_LEN_MAX).read_to_end(&mut head).ok()?;
+    if let Ok(file) = rustix::fs::open(program, flags, Mode::empty()) {
+        // What was read before an error tells as much as there is to be had.
+        let _ = std::fs::File::from(file).take(SHEBANG_LEN_MAX).read_to_end(&mut head);
+    }
+    head
+}
+
+/// The interpreter that a script's first line names.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    let head = head_of(program);
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let from = line.iter().position(|byte| !blank(byte))?;
@@ -300,6 +316,7 @@ mod tests {
         assert!(told("#!/bin/sh\r\n", 0o755, Errno::NOENT).contains("Windows line endings"));
         assert!(told("#!python3\n", 0o755, Errno::NOENT).contains("no absolute path"));
         assert!(told("echo hello\n", 0o755, Errno::NOEXEC).contains("no shebang"));
+        assert!(told("\x7fELF\x02", 0o755, Errno::NOEXEC).contains("cut off"));
         assert!(told("#!/bin/sh\n", 0o644, Errno::ACCESS).contains("chmod +x"));
     }
 

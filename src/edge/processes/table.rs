@@ -177,6 +177,8 @@ pub(super) fn variable<'a>(environ: &'a [u8], name: &str) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -220,5 +222,30 @@ mod tests {
         let table = scan().expect("/proc can be listed");
         let own = row(&table, std::process::id()).expect("we are there");
         assert_eq!(read_stat(std::process::id()).expect("readable").instance, table[own].instance);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read_behind_any_name(
+            pid: u32, parent: u32, session: u32, threads: u32, start: u64, rss: u64, ticks in prop::array::uniform4(any::<i64>()),
+            name in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let [one, two, three, four] = ticks;
+            let rest = format!(
+                ") R {parent} 1 {session} 0 -1 0 0 0 0 0 {one} {two} {three} {four} 20 0 {threads} 0 {start} 0 {rss} 0\n"
+            );
+            let text = [format!("{pid} (").as_bytes(), &name, rest.as_bytes()].concat();
+            let stat = parse_stat(&text).unwrap();
+            prop_assert_eq!((stat.instance, stat.parent, stat.session), (Instance { pid, start }, parent, session));
+            let sum = ticks.iter().fold(0u64, |sum, ticks| sum.saturating_add_signed((*ticks).max(0)));
+            prop_assert_eq!((stat.state, stat.cpu_ticks), ('R', sum));
+            prop_assert!(stat.name().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{:?}", stat.name());
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), tail in "[0-9() -]{0,80}") {
+            let bytes = [&bytes[..], tail.as_bytes()].concat();
+            let _ = (parse_stat(&bytes), variable(&bytes, "NIGHTCREW_RUN"));
+        }
     }
 }

@@ -70,12 +70,24 @@ pub(super) struct Worker<D> {
     signals: Vec<(RunId, Signal)>,
     /// Orphans that were warned of.
     warned: HashSet<Instance>,
+    /// Why `/proc` could not be read the last time: said once, not at every try.
+    trouble: Option<String>,
 }
 
 impl<D: Fn(Report)> Worker<D> {
     pub(super) fn new(config: Config, deliver: D, orders: Receiver<Message>, waker: ChildWaker) -> Self {
         let (runs, warned) = (BTreeMap::new(), HashSet::new());
-        Self { config, deliver, orders, waker, runs, examined: Vec::new(), signals: Vec::new(), warned }
+        Self {
+            config,
+            deliver,
+            orders,
+            waker,
+            runs,
+            examined: Vec::new(),
+            signals: Vec::new(),
+            warned,
+            trouble: None,
+        }
     }
 
     /// Works until it is told to stop.
@@ -305,9 +317,16 @@ impl<D: Fn(Report)> Worker<D> {
                 break;
             }
             let next = match table::scan() {
-                Ok(table) => self.act_on(&table),
+                Ok(table) => {
+                    self.trouble = None;
+                    self.act_on(&table)
+                }
                 Err(error) => {
-                    log::error!("cannot read the process table: {error}");
+                    let trouble = format!("cannot read the process table: {error}; nobody's end is proved");
+                    if self.trouble.as_ref() != Some(&trouble) {
+                        log::error!("{trouble}");
+                        self.trouble = Some(trouble);
+                    }
                     break;
                 }
             };

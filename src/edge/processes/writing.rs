@@ -27,11 +27,16 @@ fn is_pid(name: &std::ffi::OsStr) -> bool {
     name.to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// `flags:` in `/proc/PID/fdinfo/FD` is octal; its last two bits are the access mode, 0 for reading only.
+/// The last two bits of the flags are the access mode, 0 for reading only.
 fn is_writable(info: &Path) -> bool {
-    let text = fs::read_to_string(info).unwrap_or_default();
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & 0o3 != 0)
+    flags_of(info).is_some_and(|flags| flags & 0o3 != 0)
+}
+
+/// The flags of a descriptor: what stands, in octal, as `flags:` in `/proc/PID/fdinfo/FD`.
+pub(super) fn flags_of(info: &Path) -> Option<u32> {
+    let text = fs::read_to_string(info).ok()?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    u32::from_str_radix(flags.trim(), 8).ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Signs of life: files that are looked at again and again, and the watchdog's own among them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,21 +25,22 @@ enum Seen {
 }
 
 /// All files that are watched, and what is known of them.
-pub(super) struct Files<S> {
+pub struct Files<S> {
     store: S,
     canary: PathBuf,
     /// Why our own beat could not be written the last time: said once, not at every round.
     trouble: Option<String>,
-    known: HashMap<Subject, Known>,
+    known: BTreeMap<Subject, Known>,
 }
 
 impl<S: Store> Files<S> {
-    pub(super) fn new(store: S, canary: PathBuf) -> Self {
-        Self { store, canary, trouble: None, known: HashMap::new() }
+    /// Nothing to watch yet; `canary` is the watchdog's own beat.
+    pub fn new(store: S, canary: PathBuf) -> Self {
+        Self { store, canary, trouble: None, known: BTreeMap::new() }
     }
 
     /// Watches these files from now on. What is known of those that stay is kept.
-    pub(super) fn assign(&mut self, files: Vec<(Subject, PathBuf)>) {
+    pub fn assign(&mut self, files: Vec<(Subject, PathBuf)>) {
         let mut before = std::mem::take(&mut self.known);
         for (subject, path) in files {
             let stays = before.remove(&subject).filter(|known| known.path == path);
@@ -48,12 +49,14 @@ impl<S: Store> Files<S> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// True if nothing is watched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
     /// One round: our own beat first, then a look at every file.
-    pub(super) fn look(&mut self, deliver: &mut impl FnMut(Sighting)) {
+    pub fn look(&mut self, deliver: &mut impl FnMut(Sighting)) {
         let canary_alive = match beat(&self.store, &self.canary) {
             Ok(alive) => {
                 self.trouble = None;

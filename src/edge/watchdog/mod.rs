@@ -2,7 +2,7 @@
 //!
 //! It judges nothing. Which silence is too long and which tree too large is decided by pure code.
 
-mod files;
+pub mod files;
 mod memory;
 mod proc;
 #[cfg(test)]

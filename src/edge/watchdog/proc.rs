@@ -55,12 +55,14 @@ pub(super) fn share_of(pid: u32) -> Share {
     if let Ok(rollup) = read(pid, "smaps_rollup", FILE_LEN_MAX)
         && let Some(pss) = field(&rollup, "Pss:")
     {
-        return Share::Exact(pss + field(&rollup, "SwapPss:").unwrap_or(0));
+        return Share::Exact(pss.saturating_add(field(&rollup, "SwapPss:").unwrap_or(0)));
     }
     match read(pid, "status", FILE_LEN_MAX) {
         // A process without memory of its own, such as one that is ending, has no such field.
         Ok(status) => match field(&status, "RssAnon:") {
-            Some(anonymous) => Share::Estimated(anonymous + field(&status, "VmSwap:").unwrap_or(0)),
+            Some(anonymous) => {
+                Share::Estimated(anonymous.saturating_add(field(&status, "VmSwap:").unwrap_or(0)))
+            }
             None => Share::Gone,
         },
         Err(_) => Share::Gone,
@@ -76,11 +78,13 @@ pub(super) fn swap_of(pid: u32) -> u64 {
 fn field(text: &[u8], name: &str) -> Option<u64> {
     let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
     let number = std::str::from_utf8(line).ok()?.trim().strip_suffix("kB")?.trim();
-    number.parse::<u64>().ok().map(|kib| kib * 1024)
+    number.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -108,5 +112,31 @@ mod tests {
         assert_eq!(field(text, "VmSwap:"), None);
         assert!(matches!(share_of(std::process::id()), Share::Exact(bytes) if bytes > 0));
         assert_eq!(share_of(u32::MAX), Share::Gone);
+    }
+
+    proptest! {
+        #[test]
+        fn the_start_is_found_behind_any_name_there_can_be(
+            name in prop::collection::vec(any::<u8>(), 0..64), fields in prop::collection::vec(any::<i64>(), 18), start: u64,
+        ) {
+            let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+            let rest = format!(") S {} {start} 0 (0 0\n", fields.join(" "));
+            prop_assert_eq!(start_in(&[b"42 (", &name[..], rest.as_bytes()].concat()), Some(start));
+        }
+
+        #[test]
+        fn any_amount_is_bytes_or_none(kib: u64, junk in "[ -~\n]{0,20}") {
+            let text = format!("{junk}\nPss:   {kib} kB\n");
+            prop_assume!(!junk.contains("Pss:"));
+            prop_assert_eq!(field(text.as_bytes(), "Pss:"), Some(kib.saturating_mul(1024)));
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), tail in "[0-9() ]{0,80}") {
+            let bytes = [&bytes[..], tail.as_bytes()].concat();
+            let _ = (start_in(&bytes), marker_in(&bytes), field(&[b"Pss:", &bytes[..]].concat(), "Pss:"));
+            let marked = [&bytes[..], b"\0NIGHTCREW_RUN=R1\0"].concat();
+            prop_assert!(marker_in(&marked).is_some());
+        }
     }
 }

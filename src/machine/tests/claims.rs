@@ -245,6 +245,29 @@ fn an_outcome_whose_lock_a_power_cut_took_is_accepted() {
 }
 
 #[test]
+fn an_outcome_whose_lock_a_power_cut_tore_is_accepted() {
+    let (mut s, _) = with_puller();
+    let lock = s.lock("t", "puller", None, None);
+    s.tell(Event::LockSeen(name("t"), Err("empty".into())));
+    s.tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));
+    assert_eq!(s.change().phase, Phase::Done);
+    s.wait(10_000);
+    assert!(s.news.is_empty(), "nothing is left to vacate");
+}
+
+#[test]
+fn an_outcome_whose_lock_an_old_one_replaced_in_a_power_cut_is_accepted_once_that_is_gone() {
+    let (mut s, run) = with_puller();
+    let old = Lock { token: 99, ..s.lock("t", "puller", Some(&run), None) };
+    let lost = s.lock("t", "puller", None, None);
+    s.locked(old);
+    s.tell(Event::OutcomeSeen(Story::handed_in(&lost, Verdict::Done)));
+    assert!(s.news.is_empty(), "the old lock goes first");
+    s.stored();
+    assert_eq!(s.change().phase, Phase::Done);
+}
+
+#[test]
 fn a_verdict_decides_what_becomes_of_the_task() {
     for (verdict, phase, failures, deferrals) in [
         (Verdict::Done, Phase::Done, 0, 0),
@@ -314,5 +337,7 @@ fn a_record_moved_back_while_its_task_is_ending_is_left_for_the_next_look() {
     s.tell(Event::Submitted(back.clone()));
     assert!(s.news.is_empty(), "it may be all that is left of the task");
     s.stored().tell(Event::Submitted(back));
-    assert!(s.news.iter().any(|effect| matches!(effect, Effect::Admit { fact: Fact::Replayed { .. }, .. })));
+    assert!(
+        s.news.iter().any(|effect| matches!(effect, Effect::Admit { fact: Some(Fact::Replayed { .. }), .. }))
+    );
 }

@@ -332,5 +332,8 @@ fn outcomes_that_cannot_be_looked_at_do_not_hold_up_a_drain() {
     let run = s.up();
     term(&mut s).ends(&run, Ending::Code(0));
     assert!(!s.wants(&Effect::Exit), "they are looked for first");
+    let lock = s.lock("t", "h", Some(&run), None);
     assert!(s.tell(Event::OutcomesUnseen(name("t"))).wants(&Effect::Exit));
+    s.tell(Event::LockSeen(name("t"), Ok(lock)));
+    assert!(s.news.is_empty(), "its lock is the next supervisor's to judge");
 }

@@ -75,7 +75,9 @@ fn a_script_that_never_beats_is_left_alone_and_armed_by_its_first_beat() {
     }
     assert_eq!(s.standing("a"), Standing::Running);
     assert!(s.status("a").liveness.contains("unchecked"));
+    s.state.take_changed();
     s.tell(Event::Beat(run));
+    assert!(s.state.has_changed(), "its status says from now on that silence is judged");
     assert!(s.wants(&Effect::Watch), "the watchdog may have to look more often");
     round(s.wait(600_000));
     assert_eq!(s.standing("a"), Standing::Running);

@@ -153,6 +153,7 @@ impl Story {
             by: "operator".into(),
             replayed: false,
             ended: None,
+            told: None,
         }
     }
 

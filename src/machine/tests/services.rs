@@ -1,5 +1,6 @@
 use super::*;
 use crate::protocol::manifest::Restart;
+use crate::protocol::request::{Ask, Request};
 use crate::protocol::status::Refusal;
 
 fn with(restart: Restart) -> Manifest {
@@ -212,9 +213,12 @@ fn the_old_versions_end_is_not_the_new_ones() {
 fn a_start_that_fails_counts_unless_somebody_writes_the_file() {
     let mut s = Story::new();
     s.offer("a", "1", service());
-    for _ in 0..10 {
+    for time in 0..10 {
         let run = s.launches()[0].0.clone();
         s.tell(Event::SpawnFailed { run, error: "text file busy".into(), busy: true });
+        let told = s.facts().iter().any(|fact| matches!(fact, Fact::StartFailed { .. }));
+        assert_eq!(told, time == 0, "once, and not at each try");
+        assert_eq!(s.status("a").why, "not started: text file busy");
         assert_eq!(waits(&mut s), 2_000);
         assert_eq!(s.state.agents[&name("a")].failures, 0);
     }
@@ -251,6 +255,20 @@ fn a_survivor_is_stopped_and_its_agent_started_anew() {
     assert!(s.launches().is_empty());
     s.wait(10_000);
     assert!(s.wants(&Effect::KillTree(run.clone())));
+    s.tell(Event::TreeGone(run, Vec::new()));
+    assert_eq!(s.launches().len(), 1);
+}
+
+#[test]
+fn what_a_survivor_leaves_is_killed_though_a_restart_was_asked_for_meanwhile() {
+    let mut s = Story::new();
+    let run = name("old");
+    s.tell(Event::SurvivorFound(run.clone(), name("a"), identity(9)));
+    s.offer("a", "1", service());
+    let ask = Ask::Restart { agents: vec![name("a")] };
+    s.tell(Event::Asked(Request { v: 1, id: name("r"), ask }));
+    s.tell(Event::Exited(run.clone(), Ending::Unseen));
+    assert!(s.wants(&Effect::KillTree(run.clone())), "no process thread kills what it did not start unasked");
     s.tell(Event::TreeGone(run, Vec::new()));
     assert_eq!(s.launches().len(), 1);
 }

@@ -26,6 +26,8 @@ fn found(phase: Phase) -> Found {
         deferrals: 0,
         not_before: None,
         accepted: None,
+        handed_in: Vec::new(),
+        lock: None,
     }
 }
 
@@ -37,7 +39,7 @@ fn a_submission_is_admitted_with_a_token_reserved_before_and_ready_once_durable(
         panic!("{:?}", s.news)
     };
     assert!(token <= reserved);
-    assert!(matches!(fact, Fact::Submitted { .. }));
+    assert!(matches!(fact, Some(Fact::Submitted { .. })));
     s.tell(Event::Submitted(Story::submission("t", "k")));
     assert!(s.news.is_empty(), "seen again before it is durable: it is all there is of the task");
     s.stored();
@@ -65,7 +67,14 @@ fn what_is_known_already_is_dropped() {
         assert_eq!(of(&s), None);
     }
     s.tell(Event::Submitted(Submission { replayed: true, ..Story::submission("v", "k") }));
-    assert!(matches!(&s.news[..], [Effect::Admit { fact: Fact::Replayed { .. }, .. }]));
+    assert!(matches!(&s.news[..], [Effect::Admit { fact: Some(Fact::Replayed { .. }), .. }]));
+}
+
+#[test]
+fn a_submission_that_the_ledger_told_of_already_keeps_its_token_and_is_not_told_again() {
+    let mut s = Story::new();
+    s.tell(Event::Submitted(Submission { told: Some(7), ..Story::submission("t", "k") }));
+    assert!(matches!(&s.news[..], [Effect::Admit { token: 7, fact: None, .. }]), "{:?}", s.news);
 }
 
 #[test]
@@ -292,7 +301,7 @@ fn a_late_answer_is_not_taken_for_another_tasks() {
 #[test]
 fn what_an_earlier_supervisor_admitted_goes_on() {
     let mut s = Story::new();
-    s.tell(Event::TaskFound(found(Phase::Ready)));
+    s.tell(Event::TaskFound(Box::new(found(Phase::Ready))));
     assert_eq!(s.ready("k").len(), 1);
     s.tell(Event::Submitted(Story::submission("u", "k")));
     assert!(
@@ -301,12 +310,12 @@ fn what_an_earlier_supervisor_admitted_goes_on() {
 
     let mut s = Story::new();
     let at = Wall(s.now().wall.0 + 5_000);
-    s.tell(Event::TaskFound(Found { not_before: Some(at), ..found(Phase::Waiting) })).wait(4_999);
+    s.tell(Event::TaskFound(Box::new(Found { not_before: Some(at), ..found(Phase::Waiting) }))).wait(4_999);
     assert!(s.news.is_empty());
     assert_eq!(s.wait(1).change().phase, Phase::Ready);
 
     let mut s = Story::new();
-    s.tell(Event::TaskFound(found(Phase::Waiting)));
+    s.tell(Event::TaskFound(Box::new(found(Phase::Waiting))));
     assert_eq!(s.change().phase, Phase::Ready, "no time was given: its record is mended at once");
 }
 
@@ -321,7 +330,7 @@ fn an_outcome_that_only_the_ledger_shows_is_finished_without_telling_it_again() 
             Outcome { v: 1, task: name("t"), token: 40, nonce: "c".into(), status, error: Some("e".into()) };
         let accepted = Some(Accepted { agent: name("p"), outcome, dead });
         let mut s = Story::new();
-        s.tell(Event::TaskFound(Found { accepted, ..found(Phase::Ready) }));
+        s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
         let change = s.change();
         assert_eq!((change.phase, change.decided.as_deref()), (phase, Some("c")));
         assert!(change.facts.is_empty());
@@ -337,4 +346,21 @@ fn a_ready_list_is_for_kinds_that_nobody_handles() {
     s.tell(Event::HaltSeen(Some("no".into()))).offer("h", "1", handler("k"));
     assert!(s.wants(&Effect::ShowReady(name("k"))));
     assert!(s.state.ready_list(&name("k")).is_empty() && s.state.summary().warnings.is_empty());
+}
+
+#[test]
+fn what_was_handed_in_for_a_found_task_is_judged_before_anyone_gets_it() {
+    let mut s = with_handler();
+    let outcome = Outcome {
+        v: 1,
+        task: name("t"),
+        token: 40,
+        nonce: "of-an-owner".into(),
+        status: Verdict::Done,
+        error: None,
+    };
+    let handed_in = vec![HandedIn { agent: name("old"), outcome, decided: false }];
+    s.tell(Event::TaskFound(Box::new(Found { handed_in, ..found(Phase::Ready) })));
+    assert_eq!(s.change().phase, Phase::Done);
+    assert!(s.launches().is_empty(), "an agent that is known already did not get it");
 }

@@ -64,6 +64,16 @@ fn a_body_is_one_object_that_is_not_taken_for_a_frame() {
 }
 
 #[test]
+fn a_line_that_no_log_writes_is_none_though_its_checksum_fits() {
+    let line = |head: &str| format!("{head},\"crc\":\"{:08x}\"}}\n", crc32fast::hash(head.as_bytes()));
+    assert!(parse_line(line("{\"seq\":2").as_bytes()).is_some());
+    for head in ["{\"seq\":02", "{\"seq\":+2", "{\"seq\":2,", "{\"seq\":3,\"commit\":02,\"sum\":\"00000000\""]
+    {
+        assert!(parse_line(line(head).as_bytes()).is_none(), "{head}");
+    }
+}
+
+#[test]
 fn damage_in_the_middle_costs_its_commit_alone() {
     let (mut bytes, ends, written) = segment(&[2, 2, 2]);
     bytes[ends[1] + 12] ^= 1;

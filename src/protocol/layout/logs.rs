@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Layout, SEGMENT_EXT};
+use super::{Layout, SEGMENT_EXT, below};
 use crate::protocol::name::{AgentName, RunId};
 
 /// Why a part of a log was kept aside.
@@ -18,19 +18,20 @@ impl Layout {
     /// `state/ledger/`
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
-        self.state().join("ledger")
+        below(&self.state, "ledger")
     }
     /// `DIR/NNNNNNNNNNNNNNNN.jsonl`: a segment of the ledger or the journal, named by its first `seq`.
     #[must_use]
     pub fn segment(dir: &Path, first_seq: u64) -> PathBuf {
         dir.join(format!("{first_seq:016}.{SEGMENT_EXT}"))
     }
-    /// The first `seq` of the segment of this name; `None` if it is not a segment's name.
+    /// The first `seq` of the segment of this name; `None` unless it is written as [`Layout::segment`] writes
+    /// it, so that no two names mean one segment.
     #[must_use]
     pub fn segment_seq(name: &str) -> Option<u64> {
         let digits = name.strip_suffix(SEGMENT_EXT)?.strip_suffix('.')?;
-        let plain = digits.len() >= 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if plain { digits.parse().ok() } else { None }
+        let seq: u64 = digits.parse().ok()?;
+        if format!("{seq:016}") == digits { Some(seq) } else { None }
     }
     /// `DIR/.segment.tmp`: a segment while it is made.
     #[must_use]
@@ -55,22 +56,22 @@ impl Layout {
     /// `state/alerts/`
     #[must_use]
     pub fn alerts(&self) -> PathBuf {
-        self.state().join("alerts")
+        below(&self.state, "alerts")
     }
     /// `state/alerts/KEY.json`: one incident.
     #[must_use]
     pub fn alert(&self, key: &str) -> PathBuf {
-        self.alerts().join(format!("{key}.json"))
+        below(&self.alerts(), format!("{key}.json"))
     }
     /// `state/logs/`
     #[must_use]
     pub fn logs(&self) -> PathBuf {
-        self.state().join("logs")
+        below(&self.state, "logs")
     }
     /// `state/logs/NAME.log`: what an agent printed, raw.
     #[must_use]
     pub fn log(&self, agent: &AgentName) -> PathBuf {
-        self.logs().join(format!("{agent}.log"))
+        below(&self.logs(), format!("{agent}.log"))
     }
     /// Whose log a file in `state/logs/` is, by its name; `None` if it is no log, or one rotated out.
     #[must_use]
@@ -80,7 +81,7 @@ impl Layout {
     /// `state/logs/NAME.idx`: which part of the log is from when, and of which run.
     #[must_use]
     pub fn log_index(&self, agent: &AgentName) -> PathBuf {
-        self.logs().join(format!("{agent}.idx"))
+        below(&self.logs(), format!("{agent}.idx"))
     }
     /// `state/logs/NAME.log.1` and on: a log that was rotated out, and its index beside it.
     #[must_use]
@@ -90,7 +91,7 @@ impl Layout {
     /// `state/logs/NAME.RUN.pipe`: the named pipe that a run's output comes through.
     #[must_use]
     pub fn pipe(&self, agent: &AgentName, run: &RunId) -> PathBuf {
-        self.logs().join(format!("{agent}.{run}.pipe"))
+        below(&self.logs(), format!("{agent}.{run}.pipe"))
     }
     /// Whose pipe a file in `state/logs/` is, by its name; `None` if it is no pipe's name.
     #[must_use]

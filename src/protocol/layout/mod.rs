@@ -26,13 +26,15 @@ const CLAIM_EXT: &str = "claim";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     crew: PathBuf,
+    state: PathBuf,
 }
 
 impl Layout {
     /// The layout of the crew in `crew`, which should be absolute.
     #[must_use]
     pub fn new(crew: impl Into<PathBuf>) -> Self {
-        Self { crew: crew.into() }
+        let crew = crew.into();
+        Self { state: crew.join("state"), crew }
     }
 
     /// True if `dir` looks like a crew: it holds `agents/`.
@@ -49,143 +51,143 @@ impl Layout {
     /// `agents/`
     #[must_use]
     pub fn agents(&self) -> PathBuf {
-        self.crew.join("agents")
+        below(&self.crew, "agents")
     }
     /// `nightcrew.toml`
     #[must_use]
     pub fn crew_file(&self) -> PathBuf {
-        self.crew.join("nightcrew.toml")
+        below(&self.crew, "nightcrew.toml")
     }
     /// `.gitignore`
     #[must_use]
     pub fn ignore_file(&self) -> PathBuf {
-        self.crew.join(".gitignore")
+        below(&self.crew, ".gitignore")
     }
     /// `.env`, every agent's default environment file.
     #[must_use]
     pub fn default_env_file(&self) -> PathBuf {
-        self.crew.join(".env")
+        below(&self.crew, ".env")
     }
     /// `state/`
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.crew.join("state")
+        self.state.clone()
     }
     /// `state/supervisor.lock`
     #[must_use]
     pub fn supervisor_lock(&self) -> PathBuf {
-        self.state().join("supervisor.lock")
+        below(&self.state, "supervisor.lock")
     }
     /// `state/crew.json`: the supervisor's view of the whole.
     #[must_use]
     pub fn crew_status(&self) -> PathBuf {
-        self.state().join("crew.json")
+        below(&self.state, "crew.json")
     }
     /// `state/HALT`: the kill switch.
     #[must_use]
     pub fn halt(&self) -> PathBuf {
-        self.state().join("HALT")
+        below(&self.state, "HALT")
     }
     /// `state/stopped/`
     #[must_use]
     pub fn stopped_dir(&self) -> PathBuf {
-        self.state().join("stopped")
+        below(&self.state, "stopped")
     }
     /// `state/stopped/NAME`: while it exists, that agent does not run.
     #[must_use]
     pub fn stopped(&self, agent: &AgentName) -> PathBuf {
-        self.stopped_dir().join(agent.as_str())
+        below(&self.stopped_dir(), agent.as_str())
     }
     /// `state/finished/`
     #[must_use]
     pub fn finished_dir(&self) -> PathBuf {
-        self.state().join("finished")
+        below(&self.state, "finished")
     }
     /// `state/finished/NAME`: the digest of the version of a service that ended well.
     #[must_use]
     pub fn finished(&self, agent: &AgentName) -> PathBuf {
-        self.finished_dir().join(agent.as_str())
+        below(&self.finished_dir(), agent.as_str())
     }
     /// `state/requests/`
     #[must_use]
     pub fn requests(&self) -> PathBuf {
-        self.state().join("requests")
+        below(&self.state, "requests")
     }
     /// `state/requests/ID.json`
     #[must_use]
     pub fn request(&self, id: &TaskId) -> PathBuf {
-        self.requests().join(format!("{id}.json"))
+        below(&self.requests(), format!("{id}.json"))
     }
     /// `state/requests/answers/`
     #[must_use]
     pub fn answers(&self) -> PathBuf {
-        self.requests().join("answers")
+        below(&self.requests(), "answers")
     }
     /// `state/requests/answers/ID.json`
     #[must_use]
     pub fn answer(&self, id: &TaskId) -> PathBuf {
-        self.answers().join(format!("{id}.json"))
+        below(&self.answers(), format!("{id}.json"))
     }
 
     /// `state/status/`
     #[must_use]
     pub fn status_dir(&self) -> PathBuf {
-        self.state().join("status")
+        below(&self.state, "status")
     }
     /// `state/status/NAME.json`: the supervisor's view of an agent.
     #[must_use]
     pub fn status(&self, agent: &AgentName) -> PathBuf {
-        self.status_dir().join(format!("{agent}.json"))
+        below(&self.status_dir(), format!("{agent}.json"))
     }
     /// `state/status/NAME.heartbeat`: the agent's own file.
     #[must_use]
     pub fn heartbeat(&self, agent: &AgentName) -> PathBuf {
-        self.status_dir().join(format!("{agent}.heartbeat"))
+        below(&self.status_dir(), format!("{agent}.heartbeat"))
     }
     /// `state/status/NAME.RUN.heartbeat`: where an agent has several runs at once, one file each.
     #[must_use]
     pub fn heartbeat_of_run(&self, agent: &AgentName, run: &RunId) -> PathBuf {
-        self.status_dir().join(format!("{agent}.{run}.heartbeat"))
+        below(&self.status_dir(), format!("{agent}.{run}.heartbeat"))
     }
     /// `state/status/.canary`: the watchdog's own beat, which proves that beats can be seen at all.
     #[must_use]
     pub fn canary(&self) -> PathBuf {
-        self.status_dir().join(".canary")
+        below(&self.status_dir(), ".canary")
     }
     /// `state/scratch/NAME/`: the agent's own directory.
     #[must_use]
     pub fn scratch(&self, agent: &AgentName) -> PathBuf {
-        self.state().join("scratch").join(agent.as_str())
+        below(&self.state, "scratch").join(agent.as_str())
     }
     /// `state/tmp/`
     #[must_use]
     pub fn tmp_dir(&self) -> PathBuf {
-        self.state().join("tmp")
+        below(&self.state, "tmp")
     }
     /// `state/tmp/NAME/`: where an agent's temporary files are made.
     #[must_use]
     pub fn tmp(&self, agent: &AgentName) -> PathBuf {
-        self.tmp_dir().join(agent.as_str())
+        below(&self.tmp_dir(), agent.as_str())
     }
     /// `state/tmp/.supervisor/`: where the supervisor's own are made.
     #[must_use]
     pub fn tmp_of_supervisor(&self) -> PathBuf {
-        self.tmp_dir().join(".supervisor")
+        below(&self.tmp_dir(), ".supervisor")
     }
     /// `state/tmp/.writer/`: where those of the writer are made, which clears it at its start.
     #[must_use]
     pub fn tmp_of_writer(&self) -> PathBuf {
-        self.tmp_dir().join(".writer")
+        below(&self.tmp_dir(), ".writer")
     }
     /// `state/tmp/.operator/`: where those of commands outside any run are made.
     #[must_use]
     pub fn tmp_of_operator(&self) -> PathBuf {
-        self.tmp_dir().join(".operator")
+        below(&self.tmp_dir(), ".operator")
     }
     /// `state/tmp/NAME/RUN.payload`: a task's payload, for the one run that handles it.
     #[must_use]
     pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
-        self.tmp(agent).join(format!("{run}.payload"))
+        below(&self.tmp(agent), format!("{run}.payload"))
     }
     /// The run that a file in `state/tmp/NAME/` or `state/status/` was made for, if it was for one run alone: of no
     /// use once that is gone.
@@ -205,7 +207,7 @@ impl Layout {
     /// `state/tmp/NAME/RUN.ID.claim`: what a run remembers of a claim it made by command.
     #[must_use]
     pub fn claim_note(&self, agent: &AgentName, run: &RunId, id: &TaskId) -> PathBuf {
-        self.tmp(agent).join(format!("{run}.{id}.{CLAIM_EXT}"))
+        below(&self.tmp(agent), format!("{run}.{id}.{CLAIM_EXT}"))
     }
     /// The task that a file in `state/tmp/NAME/` is a claim note of, if it is one of this run.
     #[must_use]
@@ -216,17 +218,17 @@ impl Layout {
     /// `state/tmp/NAME/RUN.output`: the result of a handler that an operator tries out.
     #[must_use]
     pub fn trial_output(&self, agent: &AgentName, run: &RunId) -> PathBuf {
-        self.tmp(agent).join(format!("{run}.output"))
+        below(&self.tmp(agent), format!("{run}.output"))
     }
     /// `state/tmp/NAME/RUN.heartbeat`: where an agent beats that an operator tries out.
     #[must_use]
     pub fn trial_heartbeat(&self, agent: &AgentName, run: &RunId) -> PathBuf {
-        self.tmp(agent).join(format!("{run}.heartbeat"))
+        below(&self.tmp(agent), format!("{run}.heartbeat"))
     }
     /// `state/scratch/NAME/usage.jsonl`: where an agent reports what its calls cost.
     #[must_use]
     pub fn usage(&self, agent: &AgentName) -> PathBuf {
-        self.scratch(agent).join("usage.jsonl")
+        below(&self.scratch(agent), "usage.jsonl")
     }
 
     /// Every directory that the supervisor makes at its start, parents first.
@@ -246,7 +248,7 @@ impl Layout {
             // Watched from the start: what is handed in the moment its directory was made could be missed.
             self.outcomes().join(OPERATOR),
             self.refused_outcomes(),
-            self.tasks().join("output"),
+            self.outputs(),
             self.shelf(Shelf::Done),
             self.shelf(Shelf::Dead),
             self.status_dir(),
@@ -260,7 +262,7 @@ impl Layout {
             self.ledger(),
             self.alerts(),
             self.logs(),
-            self.state().join("scratch"),
+            self.state.join("scratch"),
             self.tmp_dir(),
             self.tmp_of_supervisor(),
             self.tmp_of_writer(),
@@ -279,6 +281,15 @@ impl Layout {
             self.tmp(agent),
         ]
     }
+}
+
+/// `dir/name`, in memory of the right size at once: paths are made all the time.
+fn below(dir: &Path, name: impl AsRef<Path>) -> PathBuf {
+    let name = name.as_ref();
+    let mut path = PathBuf::with_capacity(dir.as_os_str().len() + 1 + name.as_os_str().len());
+    path.push(dir);
+    path.push(name);
+    path
 }
 
 #[cfg(test)]

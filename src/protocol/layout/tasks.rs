@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LOCK_EXT, Layout};
+use super::{LOCK_EXT, Layout, below};
 use crate::protocol::name::{AgentName, Kind, TaskId};
 
 /// How much of an odd name is kept, in bytes: with a number and `.reason` it must still be a name.
@@ -33,67 +33,67 @@ impl Layout {
     /// `state/tasks/`
     #[must_use]
     pub fn tasks(&self) -> PathBuf {
-        self.state().join("tasks")
+        below(&self.state, "tasks")
     }
     /// `state/tasks/tokens`: how far fencing tokens are reserved.
     #[must_use]
     pub fn tokens(&self) -> PathBuf {
-        self.tasks().join("tokens")
+        below(&self.tasks(), "tokens")
     }
     /// `state/tasks/new/`
     #[must_use]
     pub fn new_tasks(&self) -> PathBuf {
-        self.tasks().join("new")
+        below(&self.tasks(), "new")
     }
     /// `state/tasks/new/ID.json`: submitted, not yet admitted.
     #[must_use]
     pub fn new_task(&self, id: &TaskId) -> PathBuf {
-        self.new_tasks().join(format!("{id}.json"))
+        below(&self.new_tasks(), format!("{id}.json"))
     }
     /// `state/tasks/rejected/`: submissions that could not be read, each with its reason.
     #[must_use]
     pub fn rejected_tasks(&self) -> PathBuf {
-        self.tasks().join("rejected")
+        below(&self.tasks(), "rejected")
     }
     /// `state/tasks/ID.json`: admitted.
     #[must_use]
     pub fn task(&self, id: &TaskId) -> PathBuf {
-        self.tasks().join(format!("{id}.json"))
+        below(&self.tasks(), format!("{id}.json"))
     }
     /// `state/tasks/ID.lock`: claimed.
     #[must_use]
     pub fn lock(&self, id: &TaskId) -> PathBuf {
-        self.tasks().join(format!("{id}.{LOCK_EXT}"))
+        below(&self.tasks(), format!("{id}.{LOCK_EXT}"))
     }
     /// `state/tasks/ready/`
     #[must_use]
     pub fn ready_dir(&self) -> PathBuf {
-        self.tasks().join("ready")
+        below(&self.tasks(), "ready")
     }
     /// `state/tasks/ready/KIND`: the next ids of a kind, one a line.
     #[must_use]
     pub fn ready(&self, kind: &Kind) -> PathBuf {
-        self.ready_dir().join(kind.as_str())
+        below(&self.ready_dir(), kind.as_str())
     }
     /// `state/tasks/outcome/`
     #[must_use]
     pub fn outcomes(&self) -> PathBuf {
-        self.tasks().join("outcome")
+        below(&self.tasks(), "outcome")
     }
     /// `state/tasks/outcome/AGENT/`
     #[must_use]
     pub fn outcomes_of(&self, agent: &AgentName) -> PathBuf {
-        self.outcomes().join(agent.as_str())
+        below(&self.outcomes(), agent.as_str())
     }
     /// `state/tasks/outcome/AGENT/ID.TOKEN.NONCE.json`
     #[must_use]
     pub fn outcome(&self, agent: &AgentName, id: &TaskId, token: u64, nonce: &str) -> PathBuf {
-        self.outcomes_of(agent).join(format!("{id}.{token}.{nonce}.json"))
+        below(&self.outcomes_of(agent), format!("{id}.{token}.{nonce}.json"))
     }
     /// `state/tasks/refused/`: outcomes that came too late or could not be read, each with its reason.
     #[must_use]
     pub fn refused_outcomes(&self) -> PathBuf {
-        self.tasks().join("refused")
+        below(&self.tasks(), "refused")
     }
     /// `STEM.ENDING`, or from the second of a name on `STEM.COPY.ENDING`: what was put aside under the name that
     /// it had. A name that leaves no room for more is cut.
@@ -114,30 +114,41 @@ impl Layout {
     pub fn reason_beside(aside: &Path) -> PathBuf {
         aside.with_extension("reason")
     }
+    /// `state/tasks/output/`
+    #[must_use]
+    pub fn outputs(&self) -> PathBuf {
+        below(&self.tasks(), "output")
+    }
     /// `state/tasks/output/AGENT/`
     #[must_use]
     pub fn outputs_of(&self, agent: &AgentName) -> PathBuf {
-        self.tasks().join("output").join(agent.as_str())
+        below(&self.outputs(), agent.as_str())
     }
     /// `state/tasks/output/AGENT/ID.TOKEN`: what a task's owner made.
     #[must_use]
     pub fn output(&self, agent: &AgentName, id: &TaskId, token: u64) -> PathBuf {
-        self.outputs_of(agent).join(format!("{id}.{token}"))
+        below(&self.outputs_of(agent), format!("{id}.{token}"))
+    }
+    /// The task and token of an output's file name; `None` for any other name.
+    #[must_use]
+    pub fn output_of(file_name: &str) -> Option<(TaskId, u64)> {
+        let (id, token) = file_name.split_once('.')?;
+        Some((id.parse().ok()?, token.parse().ok()?))
     }
     /// `state/tasks/done/` or `state/tasks/dead/`
     #[must_use]
     pub fn shelf(&self, shelf: Shelf) -> PathBuf {
-        self.tasks().join(shelf.as_str())
+        below(&self.tasks(), shelf.as_str())
     }
     /// `state/tasks/done/ID.json` or `state/tasks/dead/ID.json`
     #[must_use]
     pub fn ended(&self, shelf: Shelf, id: &TaskId) -> PathBuf {
-        self.shelf(shelf).join(format!("{id}.json"))
+        below(&self.shelf(shelf), format!("{id}.json"))
     }
     /// `state/tasks/done/ID.output`: the accepted result.
     #[must_use]
     pub fn result(&self, id: &TaskId) -> PathBuf {
-        self.shelf(Shelf::Done).join(format!("{id}.output"))
+        below(&self.shelf(Shelf::Done), format!("{id}.output"))
     }
 }
 

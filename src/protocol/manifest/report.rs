@@ -55,9 +55,14 @@ impl<'t> Report<'t> {
         Self { file, text, first_line, errors: Vec::new() }
     }
 
+    /// True if what else is wrong would not be kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() == ERRORS_MAX
+    }
+
     /// Notes that something at the byte offset `at` is wrong. Beyond [`ERRORS_MAX`] it is not kept.
     pub(crate) fn refuse(&mut self, at: usize, key: Option<&str>, message: String, remedy: String) {
-        if self.errors.len() == ERRORS_MAX {
+        if self.is_full() {
             return;
         }
         let before = self.text.as_bytes().get(..at).unwrap_or(self.text.as_bytes());

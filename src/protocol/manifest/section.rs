@@ -111,6 +111,10 @@ impl<'t> Section<'_, 't> {
     /// Refuses every key that is not known here, each with the reason that fits it.
     pub(crate) fn check_keys(&mut self, vocabulary: &Vocabulary<'_>) {
         for name in self.table.keys() {
+            // A file of nothing but unknown keys would cost a second of comparing them, for nothing kept.
+            if self.report.is_full() {
+                break;
+            }
             let key = name.get_ref().as_ref();
             if let Some((message, remedy)) = vocabulary.judge(key) {
                 self.report.refuse(name.span().start, Some(key), message, remedy);

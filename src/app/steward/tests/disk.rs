@@ -240,6 +240,7 @@ impl Store for Disk {
         let inside = state.seen.iter().filter(|(path, _)| path.parent() == Some(dir));
         let entries = inside.map(|(path, node)| Entry {
             name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            file_name: path.file_name().unwrap().to_owned(),
             is_file: matches!(node, Node::File(_)),
             is_dir: *node == Node::Dir,
         });

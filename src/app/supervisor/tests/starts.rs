@@ -1,0 +1,191 @@
+//! What an earlier supervisor left, taken up.
+
+use super::*;
+
+#[test]
+fn files_made_for_runs_that_are_gone_are_cleared_at_the_start() {
+    let mut crew = Crew::new();
+    let agent: AgentName = "beater".parse().unwrap();
+    let run: RunId = "01JD0000000000000000000000".parse().unwrap();
+    let of_run = [
+        crew.layout.payload(&agent, &run),
+        crew.layout.heartbeat_of_run(&agent, &run),
+        crew.layout.claim_note(&agent, &run, &"task".parse().unwrap()),
+    ];
+    let kept = [crew.layout.heartbeat(&agent), crew.layout.tmp(&agent).join("own.payload")];
+    for path in of_run.iter().chain(&kept) {
+        crew.supervisor.store.write_new(path, b"", false).unwrap();
+    }
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    assert!(of_run.iter().all(|path| !path.exists()));
+    assert!(kept.iter().all(|path| path.exists()));
+}
+
+#[test]
+fn temporary_files_of_commands_that_are_gone_are_removed() {
+    let crew = Crew::new();
+    let tmp = crew.layout.tmp(&"beater".parse().unwrap());
+    let dirs = [&tmp, &crew.layout.tmp_of_operator()];
+    let files = |name: &str| dirs.map(|dir| dir.join(name));
+    let (gone, alive, own) = (files("7.1.tmp"), files("8.1.tmp"), files("7.of-mine.tmp"));
+    for path in gone.iter().chain(&alive).chain(&own) {
+        crew.supervisor.store.write_new(path, b"", false).unwrap();
+    }
+    let store = &crew.supervisor.store;
+    for dir in tmp_of_commands(store, &crew.layout) {
+        clear_files_of_commands(store, &dir, |pid| pid == 7);
+    }
+    assert!(gone.iter().all(|path| !path.exists()));
+    assert!(alive.iter().chain(&own).all(|path| path.exists()));
+}
+
+const SETTLED: &str = "settled";
+
+/// A record that names a claim as decided if it has ended.
+fn record_of(id: &TaskId, state: &str, token: u64) -> String {
+    let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
+    let decided = if state == "done" { SETTLED } else { "nothing" };
+    format!(r#"{head},"at":"2026-11-20T03:00:00Z","decided":["{decided}"],"payload":1}}"#)
+}
+
+#[test]
+fn what_an_end_that_a_crash_cut_short_left_is_removed_without_a_word() {
+    let (ended, open): (TaskId, TaskId) = ("ended".parse().unwrap(), "open".parse().unwrap());
+    let agent: AgentName = "beater".parse().unwrap();
+    for (nonce, is_settled) in [(SETTLED, true), ("another", false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        let lock = format!(r#"{{"v":1,"task":"{ended}","token":3,"nonce":"{nonce}","agent":"beater""#);
+        put(&layout.lock(&ended), &format!(r#"{lock},"at":"2026-11-20T03:00:00Z"}}"#));
+        put(&layout.ended(Shelf::Done, &ended), &record_of(&ended, "done", 3));
+        put(&layout.task(&open), &record_of(&open, "ready", 5));
+        let outputs =
+            [(&ended, 3), (&open, 4), (&open, 5)].map(|(id, token)| layout.output(&agent, id, token));
+        store.create_dir(&layout.outputs_of(&agent)).unwrap();
+        for path in &outputs {
+            put(path, "made");
+        }
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        assert_eq!(outputs.map(|path| path.exists()), [false, false, true]);
+        assert_eq!(crew.removes(&layout.lock(&ended)), is_settled);
+        assert_eq!(crew.tells(|fact| matches!(fact, Fact::Rejected { .. })), !is_settled);
+    }
+}
+
+#[test]
+fn the_lock_of_a_claim_that_was_concluded_is_removed_and_any_other_void_one_kept() {
+    let task: TaskId = "t".parse().unwrap();
+    for (nonce, is_concluded) in [(SETTLED, true), ("another", false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let record = record_of(&task, "ready", 5).replace("nothing", SETTLED);
+        store.write_new(&layout.task(&task), record.as_bytes(), false).unwrap();
+        let lock = format!(r#"{{"v":1,"task":"t","token":3,"nonce":"{nonce}","agent":"beater""#);
+        let lock = format!(r#"{lock},"at":"2026-11-20T03:00:00Z"}}"#);
+        store.write_new(&layout.lock(&task), lock.as_bytes(), false).unwrap();
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        assert_eq!(crew.removes(&layout.lock(&task)), is_concluded);
+        assert_eq!(crew.told.put_aside("t.lock").is_empty(), is_concluded);
+    }
+}
+
+#[test]
+fn an_outcome_that_the_later_of_two_records_names_is_dropped_without_a_word() {
+    let task: TaskId = "t".parse().unwrap();
+    let agent: AgentName = "beater".parse().unwrap();
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let outcome = layout.outcome(&agent, &task, 3, SETTLED);
+    store.create_dir(&layout.outcomes_of(&agent)).unwrap();
+    let text = format!(r#"{{"v":1,"task":"t","token":3,"nonce":"{SETTLED}","status":"done"}}"#);
+    for (path, text) in [
+        (layout.ended(Shelf::Done, &task), record_of(&task, "done", 3)),
+        (layout.task(&task), record_of(&task, "ready", 3)),
+        (outcome.clone(), text),
+    ] {
+        store.write_new(&path, text.as_bytes(), false).unwrap();
+    }
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    assert!(crew.removes(&outcome));
+    assert!(!crew.tells(|fact| matches!(fact, Fact::OutcomeRefused { .. })));
+}
+
+#[test]
+fn an_admission_that_a_crash_cut_short_is_carried_out_and_not_told_again() {
+    let told = |nonce: &str| {
+        let entry = r#"{"at":"2026-11-20T03:00:00Z","event":"submitted","task":"t","kind":"k","token":7,"by":"operator","#;
+        (2, format!("{entry}\"nonce\":\"{nonce}\"}}"))
+    };
+    for (nonce, expected) in [("n", 7), ("other", 1)] {
+        let mut crew = Crew::new();
+        let record =
+            r#"{"v":1,"id":"t","token":0,"nonce":"n","kind":"k","at":"2026-11-20T03:00:00Z","payload":1}"#;
+        let path = crew.layout.new_task(&"t".parse().unwrap());
+        crew.supervisor.store.write_new(&path, record.as_bytes(), false).unwrap();
+        crew.supervisor
+            .recover(Vec::new(), History { facts: facts_in(&[told(nonce)]), ..nothing_before() })
+            .unwrap();
+        crew.told.jobs.borrow_mut().clear();
+        crew.turn_after(0, Vec::new());
+        let jobs = crew.told.jobs.borrow();
+        let admits = |job: &&Job| job.last.contains(&Change::Remove { path: path.clone() });
+        let job = jobs.iter().find(admits).expect("it is admitted");
+        let [Change::Write { bytes, .. }] = &job.then[..] else { panic!("{job:?}") };
+        let bytes = String::from_utf8_lossy(bytes);
+        assert!(bytes.contains(&format!("\"token\":{expected},")), "{bytes}");
+        assert_eq!(job.entries.is_empty(), nonce == "n", "{job:?}");
+    }
+}
+
+#[test]
+fn watches_that_are_missing_are_tried_again_at_each_scan() {
+    let mut crew = Crew::new();
+    crew.turn_after(0, vec![Message::Hint(Hint::Failed("no room".into()))]);
+    // The loop wakes to show that; to sleep past it would be a pause of the machine.
+    crew.turn_after(25, Vec::new());
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert_eq!(crew.told.watches.get(), 1);
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert_eq!(crew.told.watches.get(), 1, "nothing failed since");
+}
+
+/// A task that is ready under token 5, and the outcome of a claim to it; no lock.
+fn handed_in(crew: &Crew, agent: &str) {
+    let (id, agent): (_, AgentName) = ("t".parse().unwrap(), agent.parse().unwrap());
+    let record = br#"{"v":1,"id":"t","token":5,"nonce":"n0","kind":"k","at":"2026-11-20T03:00:00Z","by":"x","state":"ready","failures":0,"payload":1}"#;
+    let outcome = br#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#;
+    let store = &crew.supervisor.store;
+    store.create_dir(&crew.layout.outcomes_of(&agent)).unwrap();
+    store.write_new(&crew.layout.task(&id), record, false).unwrap();
+    store.write_new(&crew.layout.outcome(&agent, &id, 5, "n1"), outcome, false).unwrap();
+}
+
+#[test]
+fn what_was_handed_in_is_looked_at_before_work_is_given_out_anew() {
+    let mut crew = Crew::new();
+    handed_in(&crew, "worker");
+    let manifest = crew.layout.agents().join("worker.toml");
+    let worker = b"command = [\"sleep\", \"1000\"]\nhandles = [\"k\"]\n";
+    crew.supervisor.store.write_new(&manifest, worker, false).unwrap();
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.supervisor.turn([]);
+    let done = crew.layout.ended(Shelf::Done, &"t".parse().unwrap());
+    let jobs = crew.told.jobs.borrow();
+    let mut written = jobs.iter().flat_map(|job| &job.then);
+    assert!(written.any(|change| matches!(change, Change::Write { path, .. } if *path == done)));
+    assert_eq!(crew.told.put_aside("t.5.n1.json"), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn of_two_records_that_a_crash_left_each_says_what_is_decided() {
+    let mut crew = Crew::new();
+    handed_in(&crew, "worker");
+    let done = crew.layout.ended(Shelf::Done, &"t".parse().unwrap());
+    let record = br#"{"v":1,"id":"t","token":5,"nonce":"n0","kind":"k","at":"2026-11-20T03:00:00Z","by":"x","state":"done","failures":0,"decided":["n1"],"payload":1}"#;
+    crew.supervisor.store.write_new(&done, record, false).unwrap();
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.supervisor.turn([]);
+    assert_eq!(crew.told.put_aside("t.5.n1.json"), [] as [PathBuf; 0]);
+}
