@@ -1,0 +1,18 @@
+//! The simulated disk, held against its own promises and against a real one.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a test touches the world, and fails by panicking"
+)]
+
+mod crashes;
+mod faults;
+mod oracle;
+mod real;
+
+#[path = "../sim/disk/mod.rs"]
+#[expect(dead_code, reason = "the simulator uses more of it")]
+mod disk;
+#[path = "../it/faults/needs.rs"]
+mod needs;
