@@ -1,0 +1,106 @@
+//! Simulated people and programs outside the crew: they submit, look after dead letters, set switches.
+
+use nightcrew::app::client::submit::{Payload, Sameness, Submitted};
+use nightcrew::app::client::{Caller, Client};
+use nightcrew::edge::store::Store;
+use nightcrew::protocol::layout::{RECORD_EXT, Shelf};
+use nightcrew::protocol::name::{Kind, TaskId};
+use nightcrew::protocol::request::Ask;
+
+use crate::agents::Program;
+use crate::disk::Handle;
+use crate::kernel::{INIT, Manners};
+use crate::world::{AGENTS, CANARY, CLAIMED, HANDLED, World};
+
+fn client(world: &World, handle: &Handle) -> Client<Handle> {
+    let random = fastrand::Rng::with_seed(world.random());
+    Client::new(handle.clone(), world.layout.clone(), Caller::Operator, 99, random)
+}
+
+/// One thing that somebody does; they may be killed at it.
+pub(crate) fn act(world: &World) {
+    let handle = world.disk.process();
+    if world.chance(world.options.commands_killed) {
+        handle.kill_after(world.below(10) as u64);
+    }
+    match world.below(20) {
+        0..=10 => {
+            let kinds = [HANDLED, CLAIMED, HANDLED, CLAIMED, CANARY];
+            submit(world, &handle, kinds[world.below(kinds.len())]);
+        }
+        11 | 12 => drop(replay(world, &handle)),
+        13 => {
+            let mut client = client(world, &handle);
+            // Whether it worked shows in the crew.
+            let _ = if world.chance(0.3) {
+                client.halt("simulated").map(drop)
+            } else {
+                client.resume().map(drop)
+            };
+        }
+        14 => {
+            let agent = AGENTS[world.below(AGENTS.len())].parse().expect("a name");
+            let mut client = client(world, &handle);
+            let _ = if world.chance(0.3) {
+                client.stop(&agent, "simulated").map(drop)
+            } else {
+                client.start(&agent).map(drop)
+            };
+        }
+        15 => drop(client(world, &handle).ask(Ask::Restart { agents: Vec::new() })),
+        16 => world.edit_agent(),
+        _ if !world.kernel.borrow().has_room() => {}
+        _ => {
+            let outsider = world.disk.process();
+            let program = Program::Outsider { held: None };
+            world.kernel.borrow_mut().spawn(INIT, None, Manners::Civil, outsider, program, 0);
+        }
+    }
+    handle.kill();
+}
+
+/// Submits a task, sometimes one that was submitted before.
+pub(crate) fn submit(world: &World, handle: &Handle, kind: &str) {
+    let kind: Kind = kind.parse().expect("a name");
+    let id = world.oracle.borrow_mut().id_to_submit(world.below(8));
+    let text = format!("{{\"of\":\"{id}\",\"kind\":\"{kind}\"}}");
+    let payload = Payload::parse(text.as_bytes()).expect("JSON");
+    world.oracle.borrow_mut().submitting(&id, &kind, &text);
+    let same = Sameness::Id(id.clone());
+    let told = client(world, handle).submit(&kind, payload, &same, world.time.wall());
+    world.tell(|| format!("{id} is submitted: {told:?}"));
+    if let Ok(Submitted::Accepted(_) | Submitted::Duplicate(_)) = told {
+        world.oracle.borrow_mut().submitted(&id);
+    }
+}
+
+/// Moves a dead letter back, as the documentation says: with `mv`, and here made durable; false if there
+/// is none.
+pub(crate) fn replay(world: &World, handle: &Handle) -> bool {
+    let layout = &world.layout;
+    let dead = world.disk.names(&layout.shelf(Shelf::Dead));
+    let ids = dead.iter().filter_map(|name| name.strip_suffix(RECORD_EXT)?.strip_suffix('.'));
+    let ids: Vec<TaskId> = ids.filter_map(|id| id.parse().ok()).collect();
+    if ids.is_empty() {
+        return false;
+    }
+    let id = &ids[world.below(ids.len())];
+    let (from, to) = (layout.ended(Shelf::Dead, id), layout.new_task(id));
+    // `mv -n`: never over what somebody else submits at this moment.
+    if world.disk.text(&to).is_some() {
+        return false;
+    }
+    let moved = handle.rename(&from, &to);
+    let durable = moved.and_then(|()| handle.sync_dir(&layout.new_tasks()));
+    let durable = durable.and_then(|()| handle.sync_dir(&layout.shelf(Shelf::Dead)));
+    world.tell(|| format!("{id} is replayed: {durable:?}"));
+    if durable.is_ok() {
+        world.oracle.borrow_mut().replayed(id);
+    }
+    durable.is_ok()
+}
+
+/// An operator has all agents started again, their failures forgotten.
+pub(crate) fn forget_failures(world: &World, handle: &Handle) {
+    client(world, handle).ask(Ask::Restart { agents: Vec::new() }).expect("the disk is well");
+}

@@ -1,0 +1,52 @@
+//! Recovering twice must come to what recovering once comes to.
+
+use super::{BTreeMap, Crew, DEPTH_MAX, Faults, Rc, Rng, Start, World};
+
+impl World {
+    /// Recovers a copy of this very moment once and twice, with the crew halted: the second time must change nothing.
+    pub(super) fn compare_recoveries(&self) {
+        let mut options = self.options.clone();
+        options.interleaving = 0.0;
+        let rng = Rng::with_seed(self.random());
+        let copy = Self::with(options, self.disk.fork(), rng, false);
+        copy.disk.set_faults(Faults::default());
+        copy.disk.put(&self.layout.halt(), b"only to recover\n");
+        copy.time.advance(self.time.ms());
+        copy.time.set_wall(self.time.wall_offset());
+        copy.kernel.borrow_mut().boot = self.kernel.borrow().boot;
+        copy.calm.set(true);
+        let depth = self.depth.replace(DEPTH_MAX);
+        let once = copy.recovered();
+        let twice = copy.recovered();
+        self.depth.set(depth);
+        if once != twice {
+            let gone = once.iter().find(|(path, _)| !twice.contains_key(*path)).map(|(path, _)| path);
+            let differs =
+                twice.iter().find(|(path, hash)| once.get(*path) != Some(hash)).map(|(path, _)| path);
+            self.violate(format!(
+                "recovering twice came to something else than recovering once: without {gone:?}, other {differs:?}"
+            ));
+        }
+        for what in copy.violations() {
+            self.violate(format!("in a recovery: {what}"));
+        }
+    }
+
+    /// All files, with a hash of each, after a start and some time.
+    fn recovered(&self) -> BTreeMap<String, u64> {
+        let Start::Up(crew) = Crew::start(self, self.disk.process()) else {
+            self.violate("it does not start".into());
+            return BTreeMap::new();
+        };
+        *self.crew.borrow_mut() = Some(Rc::clone(&crew));
+        for _ in 0..400 {
+            self.step();
+        }
+        crew.handle.kill();
+        self.kernel.borrow_mut().drop_supervisor();
+        *self.crew.borrow_mut() = None;
+        // What tells of each start, and what is only shown, differs.
+        let told = ["/ledger", "/journal", "/status", "/tmp", "/crew.json", "/ready", "/alerts", "/output"];
+        self.disk.digest(|path| told.iter().any(|part| path.ends_with(part)))
+    }
+}
