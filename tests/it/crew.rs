@@ -31,7 +31,8 @@ const TOLD_LINES: usize = 60;
 
 /// A crew. Dropping it ends the supervisor and whatever else of the crew still runs.
 pub(crate) struct Crew {
-    _dir: tempfile::TempDir,
+    /// What goes with it; a directory that was there before stays.
+    _dir: Option<tempfile::TempDir>,
     pub(crate) layout: Layout,
     supervisor: Option<Child>,
     starts: u32,
@@ -39,11 +40,31 @@ pub(crate) struct Crew {
 
 impl Crew {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("crew").tempdir().expect("a directory");
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// A crew in a new directory below `parent`, which may be a file system of its own.
+    pub(crate) fn below(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("crew").tempdir_in(parent).expect("a directory");
         let root = dir.path().canonicalize().expect("it is there");
         let layout = Layout::new(root);
         fs::create_dir(layout.agents()).expect("agents/");
-        Self { _dir: dir, layout, supervisor: None, starts: 0 }
+        Self { _dir: Some(dir), layout, supervisor: None, starts: 0 }
+    }
+
+    /// The crew in a directory that is there already.
+    pub(crate) fn at(root: &Path) -> Self {
+        let root = root.canonicalize().expect("it is there");
+        Self { _dir: None, layout: Layout::new(root), supervisor: None, starts: 0 }
+    }
+
+    /// A copy of all there is of a crew, in a directory of its own.
+    pub(crate) fn copy_of(other: &Self) -> Self {
+        let copy = Self::new();
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(other.path(".")).arg(copy.layout.crew());
+        assert!(command.status().expect("cp").success(), "it is copied");
+        copy
     }
 
     /// Puts an executable into `agents/`, whole or not at all: as anybody should.
@@ -98,11 +119,18 @@ impl Crew {
 
     /// Starts the supervisor with more in its environment, and waits for nothing.
     pub(crate) fn spawn_supervisor(&mut self, args: &[&str], env: &[(&str, &str)]) {
+        self.spawn_supervisor_under(&[], args, env);
+    }
+
+    /// Likewise, as the child of a program that changes its world (`strace …`, `prlimit …`); the pid that is known
+    /// is then that program's, unless it becomes the supervisor.
+    pub(crate) fn spawn_supervisor_under(&mut self, under: &[&str], args: &[&str], env: &[(&str, &str)]) {
         self.starts += 1;
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("a log");
+        let words: Vec<&str> = under.iter().copied().chain([NIGHTCREW, "run"]).collect();
         let child = self
-            .command(NIGHTCREW)
-            .arg("run")
+            .command(words[0])
+            .args(&words[1..])
             .args(args)
             .envs(env.iter().copied())
             .stdout(log.try_clone().expect("a descriptor"))
@@ -122,11 +150,26 @@ impl Crew {
         command
     }
 
+    /// The binary under test, in the crew's directory, as a shell that awaits with `script` that it may begin:
+    /// `$0` is the binary.
+    pub(crate) fn awaiting(&self, script: &str) -> Command {
+        let mut command = self.command("sh");
+        // Cargo sets it for its own, and makes the loader look in many places.
+        command.args(["-c", script, NIGHTCREW]).process_group(0).env_remove("LD_LIBRARY_PATH");
+        command
+    }
+
     /// Runs a command of an operator: bounded, because what should be refused may run on instead.
     pub(crate) fn nightcrew(&self, args: &[&str]) -> Output {
+        self.nightcrew_under(&[], args)
+    }
+
+    /// Likewise, as the child of a program that changes its world.
+    pub(crate) fn nightcrew_under(&self, under: &[&str], args: &[&str]) -> Output {
         let limit = DEADLINE.as_secs().to_string();
         let mut command = self.command("timeout");
-        command.args(["--signal=KILL", &limit, NIGHTCREW]).args(args).output().expect("it runs")
+        let command = command.args(["--signal=KILL", &limit]).args(under).arg(NIGHTCREW).args(args);
+        command.output().expect("it runs")
     }
 
     /// Runs a command of an operator that must succeed; gives what it printed.

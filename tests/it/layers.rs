@@ -2,6 +2,10 @@
 //!
 //! `protocol ← machine ← app ← cli` and `protocol ← edge ← app`: a layer names only what lies before it. `machine`
 //! and `protocol` are pure. Paths are spelled in one file. Files fit a sitting.
+//!
+//! One thing is in every layer and of none: the wrong decisions of `src/mutants.rs`, which hang on what a thread has
+//! chosen, and so are not pure. They are reached by `mutant!(…)` alone, which is `false` in all that is ever built
+//! but the simulator under test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -115,6 +119,9 @@ impl Source {
                 told(format!("{layer} must not name {other}"));
             }
         }
+        if names(&text, "mutants") {
+            told("a mutant is reached by mutant!(…) alone".to_owned());
+        }
         if layer == "protocol" || layer == "machine" {
             let product = self.product().join("\n");
             for impure in IMPURE.into_iter().filter(|impure| product.contains(impure)) {
@@ -222,6 +229,23 @@ fn the_sources_keep_the_rules_of_the_house() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// A mutant that decides nothing anywhere would be no control.
+#[test]
+fn every_mutant_has_its_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources_below(&root, &mut files);
+    let text: String = files.iter().map(|path| fs::read_to_string(path).expect("a text")).collect();
+    let list = fs::read_to_string(root.join("mutants.rs")).expect("the mutants");
+    let (_, list) = list.split_once("    mutants! {").expect("their list");
+    let (list, _) = list.split_once("\n    }").expect("its end");
+    let names = list.lines().filter(|line| line.ends_with("\","));
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() > 12, "the list is read: {names:?}");
+    let idle = names.iter().filter(|name| !text.contains(&format!("mutant!({name})")));
+    assert_eq!(idle.collect::<Vec<_>>(), Vec::<&&str>::new(), "they decide nothing");
+}
+
 /// A rule that cannot be seen to fail proves nothing.
 #[test]
 fn each_rule_can_be_broken() {
@@ -238,6 +262,7 @@ fn each_rule_can_be_broken() {
         ("edge/x.rs", "use crate::machine::State;"),
         ("edge/x.rs", "fn f() { crate::app::world::f() }"),
         ("app/x.rs", "use crate::cli;"),
+        ("machine/x.rs", "if crate::mutants::is(Mutant::PidAlone) {}"),
         ("cli/x.rs", "use crate::edge::files;"),
         ("cli/x.rs", "use crate::machine::State;"),
         ("cli/x.rs", "#[allow(dead_code)]"),

@@ -15,6 +15,7 @@ mod badinput;
 mod claims;
 mod crew;
 mod environment;
+mod faults;
 mod fleet;
 mod layers;
 mod lifecycle;
