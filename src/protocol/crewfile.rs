@@ -160,11 +160,11 @@ mod tests {
         );
         assert_eq!(
             errors(
-                "[defaults]\nhandles = []\nretries = 5\npath = \"/bin\"\n[host]\ncores = 1\ntimeout = \"1s\"\n"
+                "[defaults]\nhandles = []\nschedule = 5\npath = \"/bin\"\n[host]\ncores = 1\ntimeout = \"1s\"\n"
             ),
             [
                 "nightcrew.toml:2: \"handles\" does not belong here; set it in the manifest of an agent",
-                "nightcrew.toml:3: \"retries\" is not in this version; remove it: nothing here would act on it",
+                "nightcrew.toml:3: \"schedule\" is not in this version; remove it: nothing here would act on it",
                 "nightcrew.toml:4: \"path\" does not belong here; set it at the top of the file",
                 "nightcrew.toml:6: unknown key \"cores\"; the keys here are tasks_at_once",
                 "nightcrew.toml:7: \"timeout\" does not belong here; set it below a line `[defaults]`",

@@ -17,6 +17,10 @@ use super::time::Wall;
 pub const ATTEMPTS_KEPT_MAX: usize = 16;
 /// The longest error text kept, in bytes.
 pub const ERROR_LEN_MAX: usize = 4096;
+/// How much of what a try printed last is kept, in bytes.
+pub const OUTPUT_KEPT_LEN_MAX: usize = 4096;
+/// The most tasks that one may need.
+pub const NEEDS_MAX: usize = 256;
 
 /// Where a task stands. What `tasks/ID.json` says decides whether it may be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -27,8 +31,14 @@ pub enum Phase {
     New,
     /// May be claimed with the token it bears. A claimed task still says so: the lock tells the rest.
     Ready,
-    /// Waits until `not_before` for another try.
+    /// Waits until `not_before` for its first or another try.
     Waiting,
+    /// Waits for the tasks that it needs.
+    Blocked,
+    /// Done by its owner; its gate is to judge the result.
+    Gated,
+    /// Its gate did not pass the result: a person is to decide.
+    Review,
     /// Ended well.
     Done,
     /// Ended badly, and for good.
@@ -44,10 +54,65 @@ pub struct Attempt {
     pub run: RunId,
     /// With which token.
     pub token: u64,
+    /// When it began, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Wall>,
     /// When it ended.
     pub at: Wall,
-    /// How it ended.
+    /// How it ended: the exit or signal, or what its owner said.
     pub error: String,
+    /// The last that its process printed, at most [`OUTPUT_KEPT_LEN_MAX`] bytes, fit for a screen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// The most memory that its tree was seen to hold, in bytes, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_rss: Option<u64>,
+}
+
+/// What becomes of a task whose need is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDead {
+    /// It becomes a dead letter itself.
+    #[default]
+    Fail,
+    /// It runs nevertheless, once all its needs have ended.
+    Run,
+}
+
+impl OnDead {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a submitter asks beside kind and payload.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Among what is ready, the higher goes first, and among equals the older.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub priority: i8,
+    /// Not to be tried before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Wall>,
+    /// If no try of it has begun by then, it is a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Wall>,
+    /// What it belongs to, for lists and cancelling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
+    /// The tasks that must have ended before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<TaskId>,
+    /// What becomes of it if one of them is a dead letter.
+    #[serde(default, skip_serializing_if = "OnDead::is_default")]
+    pub on_dead: OnDead,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_nought(priority: &i8) -> bool {
+    *priority == 0
 }
 
 /// `tasks/new/ID.json`, `tasks/ID.json`, `tasks/done/ID.json` and `tasks/dead/ID.json`.
@@ -73,17 +138,29 @@ pub struct TaskRecord {
     /// How often it was put off without a failure.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub deferrals: u32,
+    /// How often an owner of it died without a word, through no fault of the host or the supervisor.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deaths: u32,
+    /// How often it was replayed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replays: u32,
     /// When it was submitted, by the submitter's clock.
     pub at: Wall,
     /// Who submitted it: an agent's name, or `operator`.
     #[serde(default)]
     pub by: String,
-    /// Not to be tried before this.
+    /// What its submitter asked for; of `not_before`, what holds by now.
+    #[serde(flatten)]
+    pub wishes: Wishes,
+    /// Who made its result, while its gate or a person judges that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_before: Option<Wall>,
+    pub maker: Option<AgentName>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Wall>,
+    /// Why it is a dead letter, or to be reviewed: the gate's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The nonces of the claims whose outcome was accepted (a repeated outcome is dropped silently).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decided: Vec<String>,
@@ -112,6 +189,7 @@ impl TaskRecord {
         at: Wall,
         by: String,
         payload: Box<RawValue>,
+        wishes: Wishes,
     ) -> Self {
         Self {
             v: VERSION,
@@ -122,10 +200,14 @@ impl TaskRecord {
             state: Phase::New,
             failures: 0,
             deferrals: 0,
+            deaths: 0,
+            replays: 0,
             at,
             by,
-            not_before: None,
+            wishes,
+            maker: None,
             ended: None,
+            reason: None,
             decided: Vec::new(),
             attempts: Vec::new(),
             payload,
@@ -280,16 +362,25 @@ mod tests {
     fn a_task_is_this_line_and_keeps_its_payload_byte_for_byte() {
         let payload = RawValue::from_string(r#"{"b": 1,  "a":1e999}"#.to_owned()).unwrap();
         let mut task =
-            TaskRecord::submission(name("t"), "n".into(), name("k"), Wall(0), OPERATOR.into(), payload);
+            TaskRecord::submission(name("t"), "n".into(), name("k"), Wall(0), OPERATOR.into(), payload, Wishes::default());
         let new = r#"{"v":1,"id":"t","token":0,"nonce":"n","kind":"k","state":"new","failures":0,"at":"1970-01-01T00:00:00.000Z","by":"operator","payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{new}\n"));
         task.token = u64::MAX;
         task.state = Phase::Waiting;
         task.failures = 1;
-        task.not_before = Some(Wall(1000));
+        task.wishes.not_before = Some(Wall(1000));
         task.decided = vec!["m".into()];
         let error = "no\n".to_owned();
-        task.attempts = vec![Attempt { agent: name("a"), run: name("R1"), token: 2, at: Wall(1), error }];
+        task.attempts = vec![Attempt {
+            agent: name("a"),
+            run: name("R1"),
+            token: 2,
+            began: None,
+            at: Wall(1),
+            error,
+            output: String::new(),
+            peak_rss: None,
+        }];
         let full = r#"{"v":1,"id":"t","token":18446744073709551615,"nonce":"n","kind":"k","state":"waiting","failures":1,"at":"1970-01-01T00:00:00.000Z","by":"operator","not_before":"1970-01-01T00:00:01.000Z","decided":["m"],"attempts":[{"agent":"a","run":"R1","token":2,"at":"1970-01-01T00:00:00.001Z","error":"no\n"}],"payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{full}\n"));
         let again: TaskRecord = decode(full.as_bytes()).unwrap();

@@ -1,7 +1,7 @@
 //! Which keys there are, which are yet to come, and which one was meant.
 
 /// The keys that nightcrew.toml may set for every agent, and a manifest for its own.
-pub(crate) const COMMON: [&str; 11] = [
+pub(crate) const COMMON: [&str; 14] = [
     "restart",
     "env_file",
     "heartbeat",
@@ -11,16 +11,32 @@ pub(crate) const COMMON: [&str; 11] = [
     "stop_grace",
     "stop_signal",
     "max_rss",
+    "retries",
+    "backoff",
+    "unique_for",
     "env",
     "pass_env",
 ];
 
 /// The keys that only an agent's own manifest may set.
-pub(crate) const OWN: [&str; 8] =
-    ["about", "enabled", "handles", "concurrency", "command", "workdir", "reload_on", "args"];
+pub(crate) const OWN: [&str; 13] = [
+    "about",
+    "enabled",
+    "handles",
+    "concurrency",
+    "command",
+    "workdir",
+    "reload_on",
+    "args",
+    "retry_on",
+    "no_retry_on",
+    "gate",
+    "then",
+    "fallback",
+];
 
 /// The keys of a manifest that later versions will have.
-pub(crate) const RESERVED: [&str; 34] = [
+pub(crate) const RESERVED: [&str; 26] = [
     "schedule",
     "every",
     "at",
@@ -39,19 +55,11 @@ pub(crate) const RESERVED: [&str; 34] = [
     "nice",
     "user",
     "sandbox",
-    "retries",
-    "backoff",
-    "retry_on",
-    "no_retry_on",
-    "unique_for",
     "breaker",
-    "fallback",
     "output_limit",
     "outputs",
     "budget",
     "cost_per_run",
-    "gate",
-    "then",
     "needs",
     "depends",
     "stall",

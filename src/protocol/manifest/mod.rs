@@ -24,7 +24,7 @@ pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
 pub(crate) use values::{OWN_VARIABLES, count, is_variable, search_path};
 
-use super::name::Kind;
+use super::name::{AgentName, Kind, Name};
 
 /// How often an agent beats, where nothing else is declared: 5 minutes.
 pub const HEARTBEAT_MS_DEFAULT: u64 = 300_000;
@@ -36,6 +36,12 @@ pub const STOP_GRACE_MS_DEFAULT: u64 = 10_000;
 pub const STOP_SIGNAL_DEFAULT: i32 = 15;
 /// The most processes that one handler may have at once.
 pub const CONCURRENCY_MAX: u32 = 256;
+/// How often a failed task is tried again, where nothing else is declared.
+pub const RETRIES_DEFAULT: u32 = 3;
+/// The most tries that may be allowed.
+pub const RETRIES_MAX: u32 = 1_000;
+/// The bounds of the waits before the second, third, fourth … try, in milliseconds; the last serves all after it.
+pub const BACKOFF_MS_DEFAULT: [u64; 4] = [1_000, 4_000, 16_000, 60_000];
 
 /// When a service whose process ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +79,47 @@ pub enum Heartbeat {
     Off,
 }
 
+/// How a task that failed is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often, after the first try.
+    pub retries: u32,
+    /// The bounds of the waits before each of them (full jitter), in milliseconds; the last serves all after it.
+    pub backoff_ms: Vec<u64>,
+    /// If set, only these exit codes are worth another try.
+    pub retry_on: Option<Vec<i32>>,
+    /// These exit codes are not.
+    pub no_retry_on: Vec<i32>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            retries: RETRIES_DEFAULT,
+            backoff_ms: BACKOFF_MS_DEFAULT.to_vec(),
+            retry_on: None,
+            no_retry_on: Vec::new(),
+        }
+    }
+}
+
+impl Retry {
+    /// The longest wait before the next try of a task that failed so often (at least once), in milliseconds;
+    /// `None` if there is none.
+    #[must_use]
+    pub fn wait_ms(&self, failures: u32) -> Option<u64> {
+        let step = failures.checked_sub(1)? as usize;
+        let bound = || self.backoff_ms.get(step).or(self.backoff_ms.last()).copied().unwrap_or(0);
+        (failures <= self.retries).then(bound)
+    }
+
+    /// Whether this exit code, by which the task failed, is worth another try.
+    #[must_use]
+    pub fn is_worth_it(&self, code: i32) -> bool {
+        self.retry_on.as_ref().is_none_or(|codes| codes.contains(&code)) && !self.no_retry_on.contains(&code)
+    }
+}
+
 /// What both a manifest and the `[defaults]` of nightcrew.toml may declare.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Defaults {
@@ -94,6 +141,12 @@ pub struct Defaults {
     pub stop_signal: Option<i32>,
     /// `max_rss`, in bytes.
     pub max_rss_bytes: Option<u64>,
+    /// `retries`
+    pub retries: Option<u32>,
+    /// `backoff`, in milliseconds.
+    pub backoff_ms: Option<Vec<u64>>,
+    /// `unique_for`, in milliseconds.
+    pub unique_for_ms: Option<u64>,
     /// `env`
     pub env: BTreeMap<String, String>,
     /// `pass_env`
@@ -142,6 +195,17 @@ pub struct Manifest {
     pub pass_env: Vec<String>,
     /// Arguments for the script, or further ones for `command`.
     pub args: Vec<String>,
+    /// How its failed tasks are tried again (a handler's).
+    pub retry: Retry,
+    /// For how long a task that is done keeps others of the same id out (a handler's), in milliseconds; as long as
+    /// its record is kept, if absent.
+    pub unique_for_ms: Option<u64>,
+    /// What judges its results: `gates/NAME` (a handler's).
+    pub gate: Option<Name>,
+    /// The kind of task that its results are handed on as (a handler's).
+    pub then: Option<Kind>,
+    /// Who takes its tasks while it keeps failing (a handler's).
+    pub fallback: Option<AgentName>,
 }
 
 impl Default for Manifest {
@@ -209,6 +273,19 @@ impl Manifest {
             env,
             pass_env,
             args: own.args.unwrap_or_default(),
+            retry: Retry {
+                retries: declared.retries.or(defaults.retries).unwrap_or(RETRIES_DEFAULT),
+                backoff_ms: declared
+                    .backoff_ms
+                    .or_else(|| defaults.backoff_ms.clone())
+                    .unwrap_or_else(|| BACKOFF_MS_DEFAULT.to_vec()),
+                retry_on: own.retry_on,
+                no_retry_on: own.no_retry_on.unwrap_or_default(),
+            },
+            unique_for_ms: declared.unique_for_ms.or(defaults.unique_for_ms),
+            gate: own.gate,
+            then: own.then,
+            fallback: own.fallback,
         }
     }
 }
@@ -261,6 +338,11 @@ struct Own {
     workdir: Option<String>,
     reload_on: Option<Vec<String>>,
     args: Option<Vec<String>>,
+    retry_on: Option<Vec<i32>>,
+    no_retry_on: Option<Vec<i32>>,
+    gate: Option<Name>,
+    then: Option<Kind>,
+    fallback: Option<AgentName>,
 }
 
 fn manifest(section: &mut Section<'_, '_>, defaults: &Defaults) -> Manifest {
@@ -276,6 +358,11 @@ fn manifest(section: &mut Section<'_, '_>, defaults: &Defaults) -> Manifest {
         workdir: section.get("workdir", values::path),
         reload_on: section.get("reload_on", values::globs),
         args: section.get("args", values::arguments),
+        retry_on: section.get("retry_on", values::exit_codes),
+        no_retry_on: section.get("no_retry_on", values::exit_codes),
+        gate: section.get("gate", |value| values::name(value, "the name of a gate", "\"has-sources\"")),
+        then: section.get("then", |value| values::name(value, "a kind of task", "\"publish\"")),
+        fallback: section.get("fallback", |value| values::name(value, "an agent", "\"writer-lite\"")),
     };
     let declared = common(section);
     Manifest::over(defaults, own, declared)
@@ -293,6 +380,9 @@ pub(crate) fn common(section: &mut Section<'_, '_>) -> Defaults {
         stop_grace_ms: section.get("stop_grace", values::duration),
         stop_signal: section.get("stop_signal", values::signal),
         max_rss_bytes: section.get("max_rss", values::size),
+        retries: section.get("retries", |value| values::number(value, 0, RETRIES_MAX)),
+        backoff_ms: section.get("backoff", values::durations),
+        unique_for_ms: section.get("unique_for", values::duration),
         env: section.get("env", values::environment).unwrap_or_default(),
         pass_env: section.get("pass_env", values::variables).unwrap_or_default(),
     };
@@ -310,6 +400,20 @@ pub(crate) fn common(section: &mut Section<'_, '_>) -> Defaults {
     declared
 }
 
+/// What makes sense only for an agent that gets one process a task.
+const HANDLERS_ONLY: [&str; 10] = [
+    "concurrency",
+    "timeout",
+    "retries",
+    "backoff",
+    "retry_on",
+    "no_retry_on",
+    "unique_for",
+    "gate",
+    "then",
+    "fallback",
+];
+
 /// Refuses a key that would do nothing beside the others: what is declared is meant.
 fn check_combination(section: &mut Section<'_, '_>) {
     let (keys, message, remedy): (&[&str], _, _) = if section.has("handles") {
@@ -320,7 +424,7 @@ fn check_combination(section: &mut Section<'_, '_>) {
         )
     } else {
         (
-            &["concurrency", "timeout"],
+            &HANDLERS_ONLY,
             "only for agents with `handles`; this is a service",
             "remove it, or name the kinds of tasks in `handles`",
         )

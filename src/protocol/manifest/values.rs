@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::report::quote;
 use super::size::parse_size;
 use super::{Heartbeat, Restart};
-use crate::protocol::name::Kind;
+use crate::protocol::name::{Kind, Name};
 use crate::protocol::time::parse_duration;
 
 /// The most elements of a list or of a table.
@@ -75,13 +75,38 @@ pub(crate) fn flag(value: &Value<'_>) -> Reading<bool> {
 
 /// A whole number from 1 to `max`.
 pub(crate) fn count(value: &Value<'_>, max: u32) -> Reading<u32> {
+    number(value, 1, max)
+}
+
+/// A whole number from `min` to `max`.
+pub(crate) fn number(value: &Value<'_>, min: u32, max: u32) -> Reading<u32> {
     let Some(number) = value.get_ref().as_integer() else {
         return mistyped(value, "a number", "4");
     };
+    let out_of_range = || format!("{} is out of range", quote(number.as_str()));
     match u32::from_str_radix(number.as_str(), number.radix()) {
-        Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => wrong(value, format!("{} is out of range", quote(number.as_str())), format!("use 1 to {max}")),
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => wrong(value, out_of_range(), format!("use {min} to {max}")),
     }
+}
+
+/// Exit codes that are no success, at least one.
+pub(crate) fn exit_codes(value: &Value<'_>) -> Reading<Vec<i32>> {
+    let example = "[1, 111]";
+    let all = list(value, example, |value| number(value, 1, 255))?;
+    if all.is_empty() {
+        return wrong(value, "names no exit code", format!("write it like {example}, or remove the key"));
+    }
+    Ok(all.into_iter().filter_map(|code| i32::try_from(code).ok()).collect())
+}
+
+/// One name: of an agent, a kind of task, a gate.
+pub(crate) fn name(value: &Value<'_>, expected: &str, example: &str) -> Reading<Name> {
+    let text = plain(value, expected, example)?;
+    text.parse::<Name>().or_else(|_| {
+        let message = format!("{} cannot name {expected}", quote(text));
+        wrong(value, message, "use 1 to 64 of A-Z a-z 0-9 _ -")
+    })
 }
 
 /// One line that describes an agent.
@@ -124,6 +149,23 @@ pub(crate) fn duration(value: &Value<'_>) -> Reading<u64> {
             format!("{} is not a length of time", quote(text)),
             "write it like \"90s\", \"5m\", \"1h30m\" or \"2d\"",
         ),
+    }
+}
+
+/// Lengths of time above zero, in milliseconds: one, or a list of them.
+pub(crate) fn durations(value: &Value<'_>) -> Reading<Vec<u64>> {
+    let example = "[\"1s\", \"4s\", \"16s\"]";
+    match value.get_ref() {
+        DeValue::Array(all) if all.is_empty() => {
+            wrong(value, "names no length of time", format!("write it like {example}, or remove the key"))
+        }
+        DeValue::Array(_) => list(value, example, duration),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Table(_) => duration(value).map(|ms| vec![ms]),
     }
 }
 
@@ -213,13 +255,7 @@ pub(crate) fn command(value: &Value<'_>) -> Reading<Vec<String>> {
 /// Kinds of tasks, each once and at least one.
 pub(crate) fn kinds(value: &Value<'_>) -> Reading<Vec<Kind>> {
     let example = "[\"generate\"]";
-    let all = list(value, example, |value| {
-        let text = plain(value, "the name of a kind", example)?;
-        text.parse::<Kind>().or_else(|_| {
-            let message = format!("{} cannot name a kind of task", quote(text));
-            wrong(value, message, "use 1 to 64 of A-Z a-z 0-9 _ -")
-        })
-    })?;
+    let all = list(value, example, |value| name(value, "a kind of task", example))?;
     let mut seen = BTreeSet::new();
     if let Some(twice) = all.iter().find(|kind| !seen.insert(*kind)) {
         return wrong(value, format!("{:?} is named twice", twice.as_str()), "name it once");
