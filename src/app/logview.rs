@@ -22,6 +22,8 @@ pub const LINES_MAX: usize = 100_000;
 const GENERATIONS: u32 = 3;
 /// The most that is read of one log for its last lines, in bytes.
 const TAIL_LEN_MAX: u64 = 16 * 1024 * 1024;
+/// How far back in a log, and in its index, the last words of a run are looked for, in bytes.
+const WORDS_WITHIN_LEN: u64 = 64 * 1024;
 /// How much is read at a time.
 const BLOCK_LEN: u64 = 64 * 1024;
 /// The most that is read of the end of an index, in bytes.
@@ -76,6 +78,48 @@ pub fn last(
         lines.extend(last_of(store, layout, agent, count, None)?);
     }
     Ok(merge(lines, count))
+}
+
+/// The last that one run printed: whole lines as far as there are any, at most `len_max` bytes, fit for a screen.
+/// What stands further back in its agent's log than [`WORDS_WITHIN_LEN`] is not looked for.
+///
+/// # Errors
+/// If the log is there and cannot be read.
+pub fn last_words(
+    store: &impl Store,
+    layout: &Layout,
+    agent: &AgentName,
+    run: &RunId,
+    len_max: usize,
+) -> io::Result<String> {
+    let log = layout.log(agent);
+    let Some(Signature { size, .. }) = store.stat(&log)? else { return Ok(String::new()) };
+    let from = size.saturating_sub(WORDS_WITHIN_LEN);
+    let bytes = read(store, &log, from, size - from)?;
+    let index = layout.log_index(agent);
+    let marks = match store.stat(&index)? {
+        None => Vec::new(),
+        Some(Signature { size, .. }) => {
+            let from = size.saturating_sub(WORDS_WITHIN_LEN);
+            logindex::parse(&read(store, &index, from, size - from)?)
+        }
+    };
+    let mut lines: Vec<String> = Vec::new();
+    let mut len = 0;
+    for line in
+        split(agent, &marks, from, &bytes).into_iter().rev().filter(|line| line.run.as_ref() == Some(run))
+    {
+        len += line.text.len() + 1;
+        if len > len_max {
+            if lines.is_empty() {
+                lines.push(crate::protocol::record::cut(&line.text, len_max).to_owned());
+            }
+            break;
+        }
+        lines.push(line.text);
+    }
+    lines.reverse();
+    Ok(lines.join("\n"))
 }
 
 /// The last lines of one agent; where `until` is given, those before that place.

@@ -12,7 +12,7 @@ use super::screen;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only tasks that stand so; may be given several times
-    #[arg(long, value_parser = parse_standing, value_name = "new|ready|waiting|claimed|done|dead")]
+    #[arg(long, value_parser = parse_standing, value_name = "STATE")]
     state: Vec<Standing>,
     /// Print one line of JSON for each task
     #[arg(long)]

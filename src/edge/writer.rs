@@ -60,6 +60,13 @@ pub enum Change {
         /// The new one.
         to: PathBuf,
     },
+    /// Give a second name, unless that is taken or `from` is missing: then nothing happens.
+    Link {
+        /// The file.
+        from: PathBuf,
+        /// Its other name.
+        to: PathBuf,
+    },
     /// Remove; nothing happens if it is missing.
     Remove {
         /// Which.
@@ -321,6 +328,16 @@ impl<S: Store> Writer<S> {
                 }
                 self.rename(from, to, touched)?;
                 touched.insert(parent(from).to_owned());
+                Ok(())
+            }
+            Change::Link { from, to } => {
+                match self.store.link(from, to) {
+                    Err(error)
+                        if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                    }
+                    other => other.map_err(|error| failure(to, &error))?,
+                }
+                touched.insert(parent(to).to_owned());
                 Ok(())
             }
             Change::Remove { path } => {

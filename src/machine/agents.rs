@@ -10,7 +10,7 @@ use crate::protocol::status::Refusal;
 use crate::protocol::time::{Mono, Now, Wall};
 
 use super::event::Version;
-use super::state::{Agent, Cause, Course, Liveness, Pending, Rest, Run, RunState, State};
+use super::state::{Agent, Cause, Course, Health, Liveness, Pending, Rest, Role, Run, State};
 use super::{Effect, Out};
 
 /// How long a changed file must be left alone before the change counts: a `git pull` is one change.
@@ -35,6 +35,7 @@ impl Agent {
             runs: Vec::new(),
             rest: Rest::Ready,
             failures: 0,
+            health: Health::default(),
             finished: None,
             restarts: 0,
             last_exit: None,
@@ -142,7 +143,7 @@ impl State {
         for run in agent.runs.clone() {
             let outdated = self.runs.get(&run).is_some_and(|run| {
                 // A handler's run finishes its task; the next one takes the new version.
-                run.task.is_none() && run.version.as_ref().is_none_or(|old| old.digest != version.digest)
+                run.is_service() && run.version.as_ref().is_none_or(|old| old.digest != version.digest)
             });
             if outdated {
                 self.stop(now, &run, Cause::Replaced, out);
@@ -159,7 +160,7 @@ impl State {
             out.push(Effect::ShowReady(kind.clone()));
         }
         for run in self.agents.get(name).map(|agent| agent.runs.clone()).unwrap_or_default() {
-            if self.runs.get(&run).is_some_and(|run| run.task.is_none()) {
+            if self.runs.get(&run).is_some_and(Run::is_service) {
                 self.stop(now, &run, Cause::Unwanted("its file was removed".into()), out);
             }
         }
@@ -201,7 +202,8 @@ impl State {
             Rest::Backoff { until, .. } => Some(until),
             Rest::Ready | Rest::Finished | Rest::Over(_) => None,
         });
-        pending.chain(backoff).min()
+        let ailing = self.agents.values().filter_map(|agent| agent.health.ailing_until);
+        pending.chain(backoff).chain(ailing).min()
     }
 
     /// Ends the waits that are over, whether or not anything can be started then: a deadline that stayed
@@ -215,6 +217,9 @@ impl State {
             .collect();
         for name in over {
             self.agent_mut(now, &name).rest = Rest::Ready;
+        }
+        for agent in self.agents.values_mut() {
+            agent.health.ailing_until.take_if(|until| *until <= now.mono);
         }
     }
 
@@ -282,20 +287,10 @@ impl State {
         }
         agent.runs.push(run.clone());
         agent.since = now.wall;
-        let record = Run {
-            agent: name.clone(),
-            version: Some(version),
-            started: now,
-            process: None,
-            state: RunState::Starting,
-            cause: Cause::Own,
-            liveness,
-            lapse: None,
-            beaten: false,
-            timeout_at,
-            holds: task.iter().cloned().collect(),
-            task,
-        };
+        let holds = task.iter().cloned().collect();
+        let role = task.map_or(Role::Service, Role::Handler);
+        let fresh = Run::new(now, name.clone(), role);
+        let record = Run { version: Some(version), liveness, timeout_at, holds, ..fresh };
         self.runs.insert(run, record);
     }
 
@@ -323,7 +318,12 @@ impl State {
         agent.since = now.wall;
         match (&run.cause, ending, restart) {
             (
-                Cause::Replaced | Cause::Restarted | Cause::Unwanted(_) | Cause::Drained | Cause::Survivor,
+                Cause::Replaced
+                | Cause::Restarted
+                | Cause::Unwanted(_)
+                | Cause::Cancelled(_)
+                | Cause::Drained
+                | Cause::Survivor,
                 ..,
             ) => {
                 agent.rest = Rest::Ready;

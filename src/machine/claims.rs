@@ -6,20 +6,27 @@
 //! token and the lock's nonce.
 
 use crate::protocol::ledger::Fact;
+use crate::protocol::name::Kind;
 use crate::protocol::name::{Name, RunId, TaskId};
-use crate::protocol::task::{Attempt, Lock, Phase};
+use crate::protocol::task::{Attempt, Lock};
 use crate::protocol::time::{Mono, Now};
 
 use super::conclusion::{Told, conclusion_of, fact_of, follow};
-use super::effect::RecordChange;
-use super::event::HandedIn;
-use super::state::{Claim, Conclusion, Course, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
+use super::effect::{Bound, BoundFate, Output, RecordChange};
+use super::event::{HandedIn, Next};
+use super::state::{
+    Claim, Conclusion, Course, End, Health, Lapse, Owner, RunState, Stage, State, Task, Then, Writing,
+};
+use super::waits::wait_until;
 use super::{Effect, Out};
 
 /// A claimed lock that did not change for so long has expired.
 const LOCK_LIFE_MS: u64 = 30 * 60_000;
 /// A lock that cannot be read and does not change for so long holds nothing.
 const OBSCURED_MS: u64 = 10_000;
+/// An agent that failed so often in a row, at more than one task, leaves its tasks to its fallback for so long.
+const AILING_FAILURES: u32 = 3;
+const AILING_MS: u64 = 600_000;
 /// No wait is longer than this, whatever a wall clock says.
 pub(super) const WAIT_MS_MAX: u64 = 7 * 86_400_000;
 
@@ -51,9 +58,17 @@ impl State {
                     self.claimed(now, id, lock, out);
                 }
             }
-            (Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. }, Ok(lock)) => {
+            (Stage::Reviewed, _) | (Stage::Blocked | Stage::Gated { .. }, Err(_)) => {}
+            (
+                Stage::Ready
+                | Stage::Waiting { .. }
+                | Stage::Obscured { .. }
+                | Stage::Blocked
+                | Stage::Gated { .. },
+                Ok(lock),
+            ) => {
                 let why = if lock.token == task.token {
-                    "it was made while the task waited for its next try".to_owned()
+                    "it was made while the task was not ready".to_owned()
                 } else {
                     format!("it bears token {}, which is not the task's", lock.token)
                 };
@@ -106,13 +121,23 @@ impl State {
                 self.waiting.remove(&(until, id.clone()));
                 Then::Waiting(until)
             }
-            Stage::Ready | Stage::Obscured { .. } | Stage::Pending { .. } | Stage::Held(_) => Then::Ready,
+            Stage::Blocked => Then::Blocked,
+            // A gate that runs is not asked twice: only its end takes the task out of this stage.
+            Stage::Gated { run: Some(_) } => return,
+            Stage::Gated { run: None } => {
+                self.to_judge.retain(|other| other != id);
+                Then::Gated
+            }
+            Stage::Ready
+            | Stage::Obscured { .. }
+            | Stage::Pending { .. }
+            | Stage::Held(_)
+            | Stage::Reviewed => Then::Ready,
         };
         self.aging.remove(id);
         self.take_from_ready(id, out);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.stage =
-                Stage::Pending { ticket, writing: Writing::Readiness, then, seen: None, handed_in: None };
+            task.stage = Stage::pending(ticket, Writing::Readiness, then);
         }
         let (task, agent) = (id.clone(), agent.clone());
         out.push(Effect::Note(Fact::Vacated { task, token, next_token, agent, why }));
@@ -126,6 +151,7 @@ impl State {
             // The disk decides: whoever we thought held it does not.
             self.let_go(id, &before, out);
         }
+        let booted_here = lock.owner.as_ref().is_none_or(|process| process.boot == self.setup.boot);
         let owner = self.owner_of(&lock, out);
         let Some(task) = self.tasks.get_mut(id) else { return };
         self.claimed_kinds.insert(task.kind.clone());
@@ -137,6 +163,8 @@ impl State {
             owner: held_by.clone(),
             ages: true,
             renewed: now.mono,
+            began: now.wall,
+            words: String::new(),
             fate: None,
         };
         task.stage = Stage::Held(Box::new(claim));
@@ -159,7 +187,9 @@ impl State {
             }
             Some(Owner::Unprovable) => {}
             None => {
-                let fate = Conclusion::Returned { why: "its owner is gone".into() };
+                // A boot that is over ended all that ran in it.
+                let died = booted_here;
+                let fate = Conclusion::Returned { why: "its owner is gone".into(), died };
                 self.owner_gone(id, &held_by, fate, out);
             }
         }
@@ -190,7 +220,7 @@ impl State {
     /// A process outside any run, which held a task, is gone.
     pub(super) fn outside_owner_gone(&mut self, name: &RunId, out: &mut Out) {
         if let Some(id) = self.outside.remove(name) {
-            let fate = Conclusion::Returned { why: "its owner is gone".into() };
+            let fate = Conclusion::Returned { why: "its owner is gone".into(), died: true };
             self.owner_gone(&id, &Owner::Outside(name.clone()), fate, out);
         }
     }
@@ -274,20 +304,16 @@ impl State {
             }
             // A power cut took the lock's name or its bytes, which nobody makes durable; the token still proves the
             // claim.
-            Stage::Ready | Stage::Obscured { .. } => Claim {
-                nonce: outcome.nonce.clone(),
-                agent: agent.clone(),
-                token: outcome.token,
-                owner: Owner::Unprovable,
-                ages: false,
-                renewed: now.mono,
-                fate: None,
-            },
+            Stage::Ready | Stage::Obscured { .. } => Claim::by_token(now, agent.clone(), &outcome),
             Stage::Pending { writing: Writing::Readiness, then: Then::Ready, seen: None, .. } => {
                 self.judge_later(HandedIn { agent, outcome, decided });
                 return;
             }
-            Stage::Pending { .. } | Stage::Waiting { .. } => {
+            Stage::Pending { .. }
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Gated { .. }
+            | Stage::Reviewed => {
                 out.push(refuse("the task is not held by that claim".into()));
                 return;
             }
@@ -307,50 +333,85 @@ impl State {
         out: &mut Out,
     ) {
         self.let_go(id, &claim, out);
-        let ends = *conclusion == Conclusion::Done;
         let jitter = self.rng.f64();
-        let token = if ends || mutant!(TokenKept) { claim.token } else { self.fresh_token(out) };
-        let ticket = self.fresh_ticket(id);
+        let version = self.agents.get(&claim.agent).and_then(|agent| agent.accepted.clone());
+        let manifest = version.as_ref().map(|version| &version.manifest);
         let Some(task) = self.tasks.get_mut(id) else { return };
+        let (decided, error) = follow(now, conclusion, &claim, manifest, jitter, task);
+        let (next, tell) = match told {
+            Told::Now => (decided, true),
+            Told::Already(next) => (next, false),
+        };
+        // What is done keeps the token that proves whose it is.
+        let kept = matches!(next, Next::Done | Next::Gated(_));
+        let token = if kept || mutant!(TokenKept) { claim.token } else { self.fresh_token(out) };
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let mut change = RecordChange { token, phase: next.phase(), ..RecordChange::of(id, task) };
         // A claim whose owner is gone without a word is not decided by an outcome: one that comes late is refused.
         let unsaid =
             matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
-        let mut change = RecordChange {
-            task: id.clone(),
-            token,
-            phase: Phase::Ready,
-            failures: task.failures,
-            deferrals: task.deferrals,
-            not_before: None,
-            decided: (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone()),
-            attempt: None,
-            output: None,
-            facts: Vec::new(),
-            settled: Some((claim.agent.clone(), claim.token, claim.nonce.clone())),
+        change.decided = (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone());
+        change.settled = Some((claim.agent.clone(), claim.token, claim.nonce.clone()));
+        change.output = kept.then(|| Output::HandedIn(claim.agent.clone(), claim.token));
+        change.attempt = error.as_ref().map(|error| attempt(now, &claim, error.clone()));
+        change.bound = bound(&claim, &next, manifest.and_then(|manifest| manifest.then.clone()));
+        let unique_for = manifest.and_then(|manifest| manifest.unique_for_ms).filter(|_| next == Next::Done);
+        change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
+        if tell {
+            change.facts.push(fact_of(conclusion, &claim, &change, &next, error.as_ref()));
+        }
+        let then = match next {
+            Next::Done => Then::Gone(End::Done),
+            Next::Dead => {
+                change.reason = error;
+                Then::Gone(End::Dead)
+            }
+            Next::Ready => Then::Ready,
+            Next::Again(at) => {
+                change.not_before = Some(at);
+                Then::Waiting(now.mono.plus(wait_until(now, at)))
+            }
+            Next::Gated(made) => {
+                change.made = Some(made.clone());
+                task.more.get_or_insert_default().made = Some(made);
+                Then::Gated
+            }
         };
-        let (then, error) = follow(now, conclusion, jitter, &mut change);
-        if ends {
-            change.output = Some((claim.agent.clone(), claim.token));
-        }
-        if let (Some(error), Owner::Run(run)) = (&error, &claim.owner) {
-            change.attempt = Some(Attempt {
-                agent: claim.agent.clone(),
-                run: run.clone(),
-                token: claim.token,
-                at: now.wall,
-                error: error.clone(),
-            });
-        }
-        if told == Told::Now {
-            change.facts.push(fact_of(conclusion, &claim, &change, error));
-        }
-        task.token = token;
-        task.failures = change.failures;
-        task.deferrals = change.deferrals;
+        self.note_health(now, &claim, conclusion, id);
         let claim = Box::new(claim);
-        let writing = if ends { Writing::Success(claim) } else { Writing::Setback(claim) };
-        task.stage = Stage::Pending { ticket, writing, then, seen: None, handed_in: None };
-        out.push(Effect::Record(ticket, Box::new(change)));
+        let writing = if kept { Writing::Success(claim) } else { Writing::Setback(claim) };
+        self.decide(id, change, writing, then, out);
+    }
+
+    /// Counts how the tasks of a handler end, so that its fallback takes them while it keeps failing.
+    fn note_health(&mut self, now: Now, claim: &Claim, conclusion: &Conclusion, id: &TaskId) {
+        let Some(agent) = self.agents.get_mut(&claim.agent) else { return };
+        let health = &mut agent.health;
+        match conclusion {
+            Conclusion::Done => *health = Health::default(),
+            Conclusion::Failed { .. } => {
+                health.failures = health.failures.saturating_add(1);
+                health.several |= health.first.get_or_insert_with(|| id.clone()) != id;
+                if health.failures >= AILING_FAILURES && health.several {
+                    health.ailing_until = Some(now.mono.plus(AILING_MS));
+                }
+            }
+            Conclusion::Later { .. } | Conclusion::Returned { .. } | Conclusion::Cancelled { .. } => {}
+        }
+    }
+
+    /// The claim that holds a task.
+    pub(super) fn claim_mut(&mut self, id: &TaskId) -> Option<&mut Claim> {
+        match &mut self.tasks.get_mut(id)?.stage {
+            Stage::Held(claim) => Some(claim),
+            Stage::Pending { .. }
+            | Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Obscured { .. }
+            | Stage::Gated { .. }
+            | Stage::Reviewed => None,
+        }
     }
 
     /// The claim is no longer counted as its owner's.
@@ -384,7 +445,12 @@ impl State {
                 }
             }
             Stage::Obscured { until } => *until = now.mono.plus(OBSCURED_MS),
-            Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => {}
+            Stage::Pending { .. }
+            | Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Gated { .. }
+            | Stage::Reviewed => {}
         }
     }
 
@@ -403,7 +469,15 @@ impl State {
                     let owner = claim.owner.clone();
                     self.expired(now, &id, &owner, out);
                 }
-                Some(Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. }) | None => {
+                Some(
+                    Stage::Pending { .. }
+                    | Stage::Ready
+                    | Stage::Waiting { .. }
+                    | Stage::Blocked
+                    | Stage::Gated { .. }
+                    | Stage::Reviewed,
+                )
+                | None => {
                     self.aging.remove(&id);
                 }
             }
@@ -420,10 +494,12 @@ impl State {
             owner: Owner::Unprovable,
             ages: false,
             renewed: now.mono,
+            began: now.wall,
+            words: String::new(),
             fate: None,
         };
         let why = "its lock cannot be read and did not change for 10 s".to_owned();
-        self.conclude(now, id, claim, &Conclusion::Returned { why }, Told::Now, out);
+        self.conclude(now, id, claim, &Conclusion::Returned { why, died: false }, Told::Now, out);
     }
 
     fn expired(&mut self, now: Now, id: &TaskId, owner: &Owner, out: &mut Out) {
@@ -442,7 +518,7 @@ impl State {
             Some(_) => {}
             None => {
                 let why = "its lock expired".to_owned();
-                self.owner_gone(id, owner, Conclusion::Returned { why }, out);
+                self.owner_gone(id, owner, Conclusion::Returned { why, died: false }, out);
             }
         }
     }
@@ -453,11 +529,44 @@ impl State {
             Stage::Held(claim) if claim.ages && claim.fate.is_none() && !self.is_withheld(claim) => {
                 Some(claim.renewed.plus(LOCK_LIFE_MS))
             }
-            Stage::Held(_) | Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } => None,
+            Stage::Held(_)
+            | Stage::Pending { .. }
+            | Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Gated { .. }
+            | Stage::Reviewed => None,
         }
     }
 
     pub(super) fn next_lock_deadline(&self) -> Option<Mono> {
         self.aging.iter().filter_map(|id| self.lock_due_at(id)).min()
     }
+}
+
+fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
+    let run = match &claim.owner {
+        Owner::Run(run) => Some(run.clone()),
+        Owner::Outside(_) | Owner::Unprovable => None,
+    };
+    Attempt {
+        agent: claim.agent.clone(),
+        run,
+        token: claim.token,
+        began: Some(claim.began),
+        at: now.wall,
+        error,
+        output: claim.words.clone(),
+    }
+}
+
+/// What becomes of the tasks that a claim's owner submitted within it, and of its result.
+fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
+    let fate = match next {
+        Next::Done => BoundFate::Submitted(then),
+        // They wait for the judgement too.
+        Next::Gated(_) => return None,
+        Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,
+    };
+    Some(Bound { agent: claim.agent.clone(), token: claim.token, fate })
 }

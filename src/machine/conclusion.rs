@@ -1,113 +1,127 @@
-//! How a claim concluded, and what that makes of the task: done, dead, ready again, or waiting.
+//! How a claim concluded, and what that makes of the task: done, judged, dead, ready again, or waiting.
 
 use crate::protocol::ledger::Fact;
+use crate::protocol::manifest::Manifest;
 use crate::protocol::process::{Ending, Meaning};
-use crate::protocol::task::{ERROR_LEN_MAX, Outcome, Phase, Verdict};
+use crate::protocol::record::cut;
+use crate::protocol::task::{ERROR_LEN_MAX, Made, Outcome, Phase, Verdict};
 use crate::protocol::time::Now;
 
 use super::agents::full_jitter;
+use super::claims::WAIT_MS_MAX;
 use super::effect::RecordChange;
-use super::state::{Cause, Claim, Conclusion, Run, Then};
+use super::event::Next;
+use super::state::{Cause, Claim, Conclusion, Run, Task};
 
-/// How often a failed task is tried again, and the bounds of the waits before (full jitter).
-const RETRY_MS: [u64; 3] = [1_000, 4_000, 16_000];
 /// The wait of a task that was put off without a failure.
 const LATER_MS: u64 = 60_000;
 /// A task that was put off this often is dead.
 const DEFERRALS_MAX: u32 = 100;
+/// A task whose owners died holding it this often is poison, and dead.
+const DEATHS_MAX: u32 = 5;
+/// The longest error that the ledger tells, in characters.
+const ERROR_TOLD_MAX: usize = 512;
+
 /// Whether the ledger knows of a conclusion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
     /// It is recorded now, in the same commit.
     Now,
-    /// The ledger has it since before a crash.
-    Already,
+    /// The ledger has it since before a crash, with what follows.
+    Already(Next),
 }
-
-/// The longest error that the ledger tells, in characters.
-const ERROR_TOLD_MAX: usize = 512;
 
 /// What an outcome says of the task.
 pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
     let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
     match outcome.status {
         Verdict::Done => Conclusion::Done,
-        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false },
-        Verdict::Retry => Conclusion::Later { error: error() },
+        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false, code: None, after: None },
+        Verdict::Retry => Conclusion::Later { error: error(), after: None },
         Verdict::Released => {
-            Conclusion::Returned { why: outcome.error.clone().unwrap_or_else(|| "released".into()) }
+            let why = outcome.error.clone().unwrap_or_else(|| "released".into());
+            Conclusion::Returned { why, died: false }
         }
     }
 }
 
 /// What the end of a handler's process says of the task it was started for.
 pub(super) fn concluded(run: &Run, ending: Ending) -> Conclusion {
+    let failed = |error: String, permanent: bool, code: Option<i32>| Conclusion::Failed {
+        error,
+        permanent,
+        code,
+        after: None,
+    };
     match (&run.cause, ending.meaning()) {
-        (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string() },
-        (Cause::Own, Meaning::Permanent) => Conclusion::Failed { error: ending.to_string(), permanent: true },
+        (Cause::Own, Meaning::Later) => Conclusion::Later { error: ending.to_string(), after: None },
+        (Cause::Own, Meaning::Permanent) => failed(ending.to_string(), true, None),
         (Cause::Own, Meaning::Failed) => match ending {
-            Ending::Code(_) | Ending::Signal(_) => {
-                Conclusion::Failed { error: ending.to_string(), permanent: false }
-            }
-            Ending::Unseen => Conclusion::Returned { why: ending.to_string() },
+            Ending::Code(code) => failed(ending.to_string(), false, Some(code)),
+            Ending::Signal(_) => failed(ending.to_string(), false, None),
+            Ending::Unseen => Conclusion::Returned { why: ending.to_string(), died: true },
         },
         (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
-        (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => {
-            Conclusion::Failed { error: run.cause.words(), permanent: false }
-        }
+        (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => failed(run.cause.words(), false, None),
+        (Cause::Cancelled(why), _) => Conclusion::Cancelled { why: why.clone() },
+        // It may be what killed the supervisor too.
+        (Cause::Survivor, _) => Conclusion::Returned { why: run.cause.words(), died: true },
         // Whatever its code: many a script's trap says `exit 0`, done or not. One that knows hands in "done".
         (
             Cause::Drained
             | Cause::Unwanted(_)
             | Cause::Replaced
             | Cause::Restarted
-            | Cause::Survivor
             | Cause::Busy
             | Cause::NotStarted(_),
             _,
-        ) => Conclusion::Returned { why: run.cause.words() },
+        ) => Conclusion::Returned { why: run.cause.words(), died: false },
     }
 }
 
-/// What a conclusion makes of the record; returns what follows and the error, if it went badly.
+/// What follows for the task, and the error if it went badly. Counts it.
 pub(super) fn follow(
     now: Now,
     conclusion: &Conclusion,
+    claim: &Claim,
+    manifest: Option<&Manifest>,
     jitter: f64,
-    change: &mut RecordChange,
-) -> (Then, Option<String>) {
-    let cut = |text: &str| text.chars().take(ERROR_LEN_MAX).collect::<String>();
+    task: &mut Task,
+) -> (Next, Option<String>) {
+    let again = |wait: Option<u64>| {
+        wait.map_or(Next::Dead, |ms| Next::Again(now.wall_at(now.mono.plus(ms.min(WAIT_MS_MAX)))))
+    };
+    let kept = |text: &str| Some(cut(text, ERROR_LEN_MAX).to_owned());
     match conclusion {
         Conclusion::Done => {
-            change.phase = Phase::Done;
-            (Then::Gone, None)
+            let gate = manifest.and_then(|manifest| manifest.gate.clone());
+            let then = manifest.and_then(|manifest| manifest.then.clone());
+            let made = gate.map(|gate| Made { agent: claim.agent.clone(), gate, then });
+            (made.map_or(Next::Done, Next::Gated), None)
         }
-        Conclusion::Returned { .. } => (Then::Ready, None),
-        Conclusion::Failed { error, permanent } => {
-            change.failures += 1;
-            let bound = RETRY_MS.get(change.failures as usize - 1).filter(|_| !permanent);
-            (wait_or_die(now, bound.map(|bound| full_jitter(*bound, jitter)), change), Some(cut(error)))
+        Conclusion::Returned { why, died } => {
+            task.deaths += u32::from(*died);
+            if *died && task.deaths >= DEATHS_MAX {
+                let error = format!("its owner died holding it {DEATHS_MAX} times, the last time: {why}");
+                (Next::Dead, Some(error))
+            } else {
+                (Next::Ready, None)
+            }
         }
-        Conclusion::Later { error } => {
-            change.deferrals += 1;
-            let wait = (change.deferrals < DEFERRALS_MAX).then_some(LATER_MS);
-            (wait_or_die(now, wait, change), Some(cut(error)))
+        Conclusion::Failed { error, permanent, code, after } => {
+            task.failures += 1;
+            let retry = manifest.map(|manifest| manifest.retry.clone()).unwrap_or_default();
+            let worth_it = !permanent && code.is_none_or(|code| retry.is_worth_it(code));
+            let bound = retry.wait_ms(task.failures).filter(|_| worth_it);
+            let wait = bound.map(|bound| after.unwrap_or_else(|| full_jitter(bound, jitter)));
+            (again(wait), kept(error))
         }
-    }
-}
-
-fn wait_or_die(now: Now, wait: Option<u64>, change: &mut RecordChange) -> Then {
-    match wait {
-        None => {
-            change.phase = Phase::Dead;
-            Then::Gone
+        Conclusion::Later { error, after } => {
+            task.deferrals += 1;
+            let wait = (task.deferrals < DEFERRALS_MAX).then_some(after.unwrap_or(LATER_MS));
+            (again(wait), kept(error))
         }
-        Some(wait) => {
-            let until = now.mono.plus(wait);
-            change.phase = Phase::Waiting;
-            change.not_before = Some(now.wall_at(until));
-            Then::Waiting(until)
-        }
+        Conclusion::Cancelled { why } => (Next::Dead, kept(&format!("cancelled: {why}"))),
     }
 }
 
@@ -116,26 +130,48 @@ pub(super) fn fact_of(
     conclusion: &Conclusion,
     claim: &Claim,
     change: &RecordChange,
-    error: Option<String>,
+    next: &Next,
+    error: Option<&String>,
 ) -> Fact {
     let (task, token, agent) = (change.task.clone(), claim.token, claim.agent.clone());
-    let status = match conclusion {
-        Conclusion::Returned { why } => {
+    let status = match (conclusion, error) {
+        (Conclusion::Returned { why, .. }, None) => {
             return Fact::Vacated { task, token, next_token: change.token, agent, why: why.clone() };
         }
-        Conclusion::Done => "done",
-        Conclusion::Failed { .. } => "failed",
-        Conclusion::Later { .. } => "retry",
+        (Conclusion::Done, _) => "done",
+        (Conclusion::Failed { .. } | Conclusion::Returned { .. }, _) => "failed",
+        (Conclusion::Later { .. }, _) => "retry",
+        (Conclusion::Cancelled { .. }, _) => "cancelled",
     };
     // The whole of it is in the record. What one commit holds must stay within what a recovery reads back.
     let error = error.map(|text| text.chars().take(ERROR_TOLD_MAX).collect());
-    let next = match change.phase {
-        Phase::Done => "done".to_owned(),
-        Phase::Dead => "dead".to_owned(),
-        Phase::New | Phase::Ready => "ready".to_owned(),
-        Phase::Waiting => {
-            change.not_before.map_or_else(|| "waiting".to_owned(), |at| format!("again at {at}"))
-        }
-    };
+    let next = next.to_string();
     Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
+}
+
+impl Next {
+    /// The phase that the task is in from then on.
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            Self::Done => Phase::Done,
+            Self::Gated(_) => Phase::Gated,
+            Self::Again(_) => Phase::Waiting,
+            Self::Ready => Phase::Ready,
+            Self::Dead => Phase::Dead,
+        }
+    }
+}
+
+/// As the ledger tells it; [`Next::parse`] reads it again.
+impl std::fmt::Display for Next {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Gated(Made { gate, then: None, .. }) => write!(f, "gate {gate}"),
+            Self::Gated(Made { gate, then: Some(then), .. }) => write!(f, "gate {gate}, then {then}"),
+            Self::Again(at) => write!(f, "again at {at}"),
+            Self::Ready => f.write_str("ready"),
+            Self::Dead => f.write_str("dead"),
+        }
+    }
 }

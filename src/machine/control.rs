@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::Heartbeat;
-use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::state::{Cause, Course, Rest, Run, RunState, Stage, State, Storage, Task};
+use super::conclusion::Told;
+use super::state::{
+    Cause, Conclusion, Course, Owner, Rest, Run, RunState, Stage, State, Storage, Task, Then,
+};
 use super::{Effect, Out};
 
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
@@ -67,7 +70,7 @@ impl State {
 
     fn services_runs(&self, name: &AgentName) -> Vec<RunId> {
         let runs = self.agents.get(name).map(|agent| agent.runs.as_slice()).unwrap_or_default();
-        runs.iter().filter(|run| self.runs.get(*run).is_some_and(|run| run.task.is_none())).cloned().collect()
+        runs.iter().filter(|run| self.runs.get(*run).is_some_and(Run::is_service)).cloned().collect()
     }
 
     /// An operator wants it to run: whatever kept it down before is forgotten.
@@ -87,7 +90,61 @@ impl State {
     }
 
     pub(super) fn asked(&mut self, now: Now, request: Request, out: &mut Out) {
-        let Ask::Restart { agents } = request.ask;
+        match &request.ask {
+            Ask::Restart { .. } => self.restart_asked(now, request, out),
+            Ask::Cancel { .. } => self.cancel_asked(now, request, out),
+            Ask::Approve { .. } | Ask::Reject { .. } => self.reviewed(now, request, None, out),
+        }
+    }
+
+    fn cancel_asked(&mut self, now: Now, request: Request, out: &mut Out) {
+        let Ask::Cancel { tasks, group, why } = request.ask else { return };
+        let of_group =
+            |task: &Task| group.is_some() && task.more.as_ref().is_some_and(|more| more.group == group);
+        let grouped = self.tasks.iter().filter(|(_, task)| of_group(task)).map(|(id, _)| id.clone());
+        let mut ids: Vec<TaskId> = grouped.collect();
+        let unknown = tasks.iter().filter(|id| !self.tasks.contains_key(*id));
+        let refused: Vec<String> = unknown.map(|id| format!("{id}: there is no such open task")).collect();
+        ids.extend(tasks.into_iter().filter(|id| self.tasks.contains_key(id)));
+        for id in &ids {
+            self.cancel(now, id, why.clone(), out);
+        }
+        let text =
+            if refused.is_empty() { format!("cancelling {} tasks", ids.len()) } else { refused.join("; ") };
+        out.push(Effect::Note(Fact::Control { what: format!("cancel {} tasks", ids.len()), why }));
+        out.push(Effect::Answer(request.id, refused.is_empty(), text));
+    }
+
+    /// Makes a dead letter of an open task; whoever works on it is stopped, or its outcome refused.
+    pub(super) fn cancel(&mut self, now: Now, id: &TaskId, why: String, out: &mut Out) {
+        let Some(task) = self.tasks.get(id) else { return };
+        match &task.stage {
+            Stage::Pending { then: Then::Gone(_), .. } | Stage::Reviewed => {}
+            Stage::Pending { .. } => drop(self.cancelling.insert(id.clone(), why)),
+            Stage::Held(claim) => match &claim.owner {
+                Owner::Run(run) if self.runs.get(run).is_some_and(|run| run.task() == Some(id)) => {
+                    let run = run.clone();
+                    self.stop(now, &run, Cause::Cancelled(why), out);
+                }
+                Owner::Run(_) | Owner::Outside(_) | Owner::Unprovable => {
+                    let claim = claim.as_ref().clone();
+                    self.conclude(now, id, claim, &Conclusion::Cancelled { why }, Told::Now, out);
+                }
+            },
+            Stage::Gated { run: Some(run) } => {
+                let run = run.clone();
+                self.stop(now, &run, Cause::Cancelled(why), out);
+            }
+            Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Obscured { .. }
+            | Stage::Gated { run: None } => self.give_up(id, format!("cancelled: {why}"), out),
+        }
+    }
+
+    fn restart_asked(&mut self, now: Now, request: Request, out: &mut Out) {
+        let Ask::Restart { agents } = request.ask else { return };
         let all = agents.is_empty();
         let names: Vec<AgentName> = if all { self.agents.keys().cloned().collect() } else { agents };
         let mut refused = Vec::new();
@@ -208,7 +265,7 @@ impl State {
         }
         // Only what becomes true by time alone, and has not yet: all else arrives as an event.
         let young = self.runs.values().filter(|run| {
-            run.task.is_none() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
+            run.is_service() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
         });
         let since = young.map(|run| run.started.mono).chain(self.quiet_since);
         since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped)
@@ -223,7 +280,13 @@ impl State {
     fn is_recorded(&self) -> bool {
         let looked_for = |task: &Task| match &task.stage {
             Stage::Held(claim) => claim.fate.is_some(),
-            Stage::Pending { .. } | Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => false,
+            Stage::Pending { .. }
+            | Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Obscured { .. }
+            | Stage::Gated { .. }
+            | Stage::Reviewed => false,
         };
         self.storage != Storage::Whole || self.tickets.is_empty() && !self.tasks.values().any(looked_for)
     }

@@ -4,8 +4,10 @@ use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::Identity;
-use crate::protocol::task::{Attempt, Lock, Phase};
+use crate::protocol::task::{Attempt, Lock, Made, Phase};
 use crate::protocol::time::Wall;
+
+use super::state::{Stage, Task};
 
 /// A change of a task's record, durable before anything that depends on it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,28 +22,93 @@ pub struct RecordChange {
     pub failures: u32,
     /// How often it was put off without a failure, from now on.
     pub deferrals: u32,
+    /// How often an owner died holding it, from now on.
+    pub deaths: u32,
     /// Not to be tried before this.
     pub not_before: Option<Wall>,
     /// The claim that this decides.
     pub decided: Option<String>,
     /// The try that ended badly.
     pub attempt: Option<Attempt>,
-    /// The output to keep as the result: whose, and under which token.
-    pub output: Option<(AgentName, u64)>,
+    /// Why it is a dead letter, or to be reviewed.
+    pub reason: Option<String>,
+    /// Until when it keeps others of its id out, once done.
+    pub unique_until: Option<Wall>,
+    /// The result that is to be judged from now on.
+    pub made: Option<Made>,
+    /// What to keep as the result.
+    pub output: Option<Output>,
+    /// What becomes of the tasks that were submitted within it.
+    pub bound: Option<Bound>,
     /// What to record with it, in the same commit.
     pub facts: Vec<Fact>,
     /// The outcome's files to clear away: whose, token, nonce.
     pub settled: Option<(AgentName, u64, String)>,
+    /// True if the record lies among those to review, rather than the open ones.
+    pub reviewed: bool,
+}
+
+/// Where a result comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// An owner handed it in: whose, and under which token.
+    HandedIn(AgentName, u64),
+    /// It was judged.
+    Judged,
+}
+
+/// What becomes of the tasks that an owner submitted within its own, and of what its result is handed on as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Whose.
+    pub agent: AgentName,
+    /// With which token.
+    pub token: u64,
+    /// Whether they are submitted, or dropped.
+    pub fate: BoundFate,
+}
+
+/// See [`Bound`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BoundFate {
+    /// They are submitted, and the result as a task of this kind.
+    Submitted(Option<Kind>),
+    /// The claim came to nothing, and so do they.
+    Dropped,
 }
 
 impl RecordChange {
+    /// A change that leaves all as it is, but that the task is ready.
+    pub(super) fn of(id: &TaskId, task: &Task) -> Self {
+        Self {
+            task: id.clone(),
+            token: task.token,
+            phase: Phase::Ready,
+            failures: task.failures,
+            deferrals: task.deferrals,
+            deaths: task.deaths,
+            not_before: None,
+            decided: None,
+            attempt: None,
+            reason: None,
+            unique_until: None,
+            made: None,
+            output: None,
+            bound: None,
+            facts: Vec::new(),
+            settled: None,
+            reviewed: matches!(task.stage, Stage::Reviewed),
+        }
+    }
+
     /// The shelf that the record moves to, if it ends.
     #[must_use]
     pub fn shelf(&self) -> Option<Shelf> {
         match self.phase {
             Phase::Done => Some(Shelf::Done),
             Phase::Dead => Some(Shelf::Dead),
-            Phase::New | Phase::Ready | Phase::Waiting => None,
+            Phase::Review => Some(Shelf::Review),
+            Phase::New | Phase::Ready | Phase::Waiting | Phase::Blocked | Phase::Gated => None,
         }
     }
 }
@@ -53,6 +120,17 @@ pub struct Grant {
     pub lock: Lock,
     /// How often the task failed before.
     pub failures: u32,
+    /// In whose stead it is given out.
+    pub mode: Mode,
+}
+
+/// How an agent is to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As ever.
+    Normal,
+    /// In the place of one that keeps failing.
+    Fallback,
 }
 
 /// What is to be done.
@@ -74,6 +152,15 @@ pub enum Effect {
     Adopt(AgentName, String),
     /// Nothing is known of this agent any more.
     Forget(AgentName),
+    /// Start the gate that judges a task's result.
+    Judge {
+        /// The new run, one of the agent that made the result.
+        run: RunId,
+        /// The task.
+        task: TaskId,
+        /// Who made the result, and which gate.
+        made: Made,
+    },
     /// Regard a process of an earlier supervisor as this run's root.
     TakeOver(RunId, Identity),
     /// A process outside any run, taken over under this name, is watched no more.
@@ -97,9 +184,15 @@ pub enum Effect {
         task: TaskId,
         /// Its token.
         token: u64,
+        /// Its phase: ready, waiting or blocked.
+        phase: Phase,
+        /// Where a record of the same id lies that it takes the place of.
+        replaces: Option<Shelf>,
         /// What to record, unless the ledger tells of it already.
         fact: Option<Fact>,
     },
+    /// Put a submission aside that can never be done, with the reason.
+    RejectSubmission(TaskId, String),
     /// Remove a submission that was decided already; what to record, if anything.
     DropSubmission(TaskId, Option<Fact>),
     /// Change a task's record, durably; answered by ticket. Its lock is removed after that.

@@ -11,7 +11,7 @@ use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::request::Request;
 use crate::protocol::status::Refusal;
-use crate::protocol::task::{Lock, Outcome, Phase};
+use crate::protocol::task::{Lock, Made, Outcome, Phase, Wishes};
 use crate::protocol::time::Wall;
 
 /// An agent's file and manifest, found fit to run.
@@ -32,8 +32,21 @@ pub struct Ended {
     pub shelf: Shelf,
     /// The nonce of the submission that it records.
     pub nonce: String,
-    /// When it ended.
-    pub at: Option<Wall>,
+    /// The token that it ended with.
+    pub token: u64,
+    /// Done, it keeps others of its id out until then; as long as its record is kept, if absent.
+    pub unique_until: Option<Wall>,
+}
+
+/// What is known on disk of a task that another one needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is done.
+    Done,
+    /// It is a dead letter.
+    Dead,
+    /// It has not ended, or is not known yet.
+    Open,
 }
 
 /// A submission, read and found whole.
@@ -47,8 +60,14 @@ pub struct Submission {
     pub kind: Kind,
     /// Who submitted it.
     pub by: String,
-    /// True if the record was admitted before: it was moved back, to be replayed.
-    pub replayed: bool,
+    /// When.
+    pub at: Wall,
+    /// What it is to be done by.
+    pub wishes: Wishes,
+    /// What is known of each task that it needs.
+    pub needs: Vec<(TaskId, Need)>,
+    /// The token of a record that was admitted before, and was moved back to be replayed.
+    pub replayed: Option<u64>,
     /// The record of the same id that ended, if one lies on a shelf.
     pub ended: Option<Ended>,
     /// The token that the ledger told of for this very submission, if a crash came before its record.
@@ -66,14 +85,22 @@ pub struct Found {
     pub nonce: String,
     /// Its token.
     pub token: u64,
-    /// Its phase: ready or waiting.
+    /// Its phase.
     pub phase: Phase,
+    /// When it was submitted.
+    pub at: Wall,
     /// How often it failed.
     pub failures: u32,
     /// How often it was put off without a failure.
     pub deferrals: u32,
-    /// Not to be tried before this.
-    pub not_before: Option<Wall>,
+    /// How often an owner died holding it.
+    pub deaths: u32,
+    /// What it is to be done by.
+    pub wishes: Wishes,
+    /// What is known of each task that it needs.
+    pub needs: Vec<(TaskId, Need)>,
+    /// Its result, where that is to be judged.
+    pub made: Option<Made>,
     /// An outcome that the ledger accepted, but that the record does not show yet.
     pub accepted: Option<Accepted>,
     /// What was handed in for it, and lies there; judged before the task is given to anyone.
@@ -89,8 +116,44 @@ pub struct Accepted {
     pub agent: AgentName,
     /// What it says.
     pub outcome: Outcome,
-    /// True if it ended the task for good.
-    pub dead: bool,
+    /// What followed from it.
+    pub next: Next,
+}
+
+/// What follows for a task from the end of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It is done.
+    Done,
+    /// Its result is to be judged.
+    Gated(Made),
+    /// It is tried again, not before this.
+    Again(Wall),
+    /// It may be claimed again at once.
+    Ready,
+    /// It is a dead letter.
+    Dead,
+}
+
+impl Next {
+    /// Reads what the ledger tells of an outcome of this agent; what it does not know is tried again.
+    #[must_use]
+    pub fn parse(text: &str, agent: &AgentName) -> Self {
+        let gated = |rest: &str| {
+            let (gate, then) =
+                rest.split_once(", then ").map_or((rest, None), |(gate, then)| (gate, Some(then)));
+            let then = then.map(str::parse).transpose().ok()?;
+            Some(Self::Gated(Made { agent: agent.clone(), gate: gate.parse().ok()?, then }))
+        };
+        let again = |at: &str| at.parse::<Wall>().ok().map(Self::Again);
+        match text {
+            "done" => Self::Done,
+            "dead" => Self::Dead,
+            _ => (text.strip_prefix("gate ").and_then(gated))
+                .or_else(|| text.strip_prefix("again at ").and_then(again))
+                .unwrap_or(Self::Ready),
+        }
+    }
 }
 
 /// An outcome that was handed in.
@@ -121,6 +184,8 @@ pub enum Event {
     StoppedSeen(BTreeMap<AgentName, String>),
     /// A command asks for something.
     Asked(Request),
+    /// A command asks to decide about a task in review: the task, if it is there.
+    Reviewed(Request, Option<Box<Found>>),
 
     /// A task of an earlier supervisor.
     TaskFound(Box<Found>),
@@ -154,8 +219,9 @@ pub enum Event {
     },
     /// A run's root process ended.
     Exited(RunId, Ending),
-    /// Nothing of the run is left; what had to be killed beside the root.
-    TreeGone(RunId, Vec<String>),
+    /// Nothing of the run is left; what had to be killed beside the root, and what it printed last where
+    /// [`wants_words`](super::State::wants_words).
+    TreeGone(RunId, Vec<String>, String),
     /// Something of the run does not die.
     TreeStuck(RunId, Vec<String>),
     /// What a run that seems to hang looks like.

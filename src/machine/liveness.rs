@@ -149,7 +149,7 @@ impl State {
         let agent = run.agent.clone();
         if mutant!(GivenAwayAlive) {
             for task in run.holds.clone() {
-                let fate = Conclusion::Returned { why: why.clone() };
+                let fate = Conclusion::Returned { why: why.clone(), died: false };
                 self.owner_gone(&task, &Owner::Run(id.clone()), fate, out);
             }
         }

@@ -12,11 +12,14 @@ mod agents;
 mod claims;
 mod conclusion;
 mod control;
+mod dispatch;
+mod gates;
 mod liveness;
 mod runs;
 mod state;
 mod tasks;
 mod view;
+mod waits;
 
 pub use effect::Effect;
 pub use event::Event;
@@ -48,6 +51,7 @@ impl State {
             Event::HaltSeen(why) => self.halt_seen(now, why, out),
             Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),
             Event::Asked(request) => self.asked(now, request, out),
+            Event::Reviewed(request, found) => self.reviewed(now, request, found.map(|found| *found), out),
             Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
@@ -60,7 +64,7 @@ impl State {
             Event::Spawned(run, process) => self.spawned(now, &run, process, out),
             Event::SpawnFailed { run, error, busy } => self.spawn_failed(now, &run, &error, busy, out),
             Event::Exited(run, ending) => self.exited(now, &run, ending, out),
-            Event::TreeGone(run, killed) => self.tree_gone(now, &run, killed, out),
+            Event::TreeGone(run, killed, words) => self.tree_gone(now, &run, killed, &words, out),
             Event::TreeStuck(run, left) => self.tree_stuck(&run, left, out),
             Event::EvidenceSeen(run, evidence) => self.evidence_seen(&run, evidence, out),
             Event::Beat(run) => self.sign_of_life(now, &run, true, out),

@@ -7,7 +7,7 @@ use crate::protocol::time::{Mono, Now, show_duration};
 
 use super::agents::HEALTHY_MS;
 use super::conclusion::concluded;
-use super::state::{Cause, Conclusion, Liveness, Owner, Run, RunState, State};
+use super::state::{Cause, Conclusion, Owner, Role, Run, RunState, State};
 use super::{Effect, Out};
 
 /// What a survivor of an earlier supervisor gets, whose manifest we may not know.
@@ -20,6 +20,7 @@ impl Cause {
             Self::Own => "by itself".into(),
             Self::Replaced => "its file changed".into(),
             Self::Restarted => "an operator asked for a restart".into(),
+            Self::Cancelled(why) => format!("its task was cancelled: {why}"),
             Self::Unwanted(why) | Self::NotStarted(why) | Self::Memory(why) | Self::Timeout(why) => {
                 why.clone()
             }
@@ -45,20 +46,9 @@ impl State {
         out.push(Effect::Signal(run.clone(), SIGTERM));
         self.agent_mut(now, &agent).runs.push(run.clone());
         let kill_at = now.mono.plus(SURVIVOR_GRACE_MS);
-        let record = Run {
-            agent,
-            version: None,
-            started: now,
-            process: Some(root),
-            state: RunState::Stopping { kill_at },
-            cause: Cause::Survivor,
-            liveness: Liveness::Off,
-            lapse: None,
-            beaten: false,
-            timeout_at: None,
-            task: None,
-            holds: std::collections::BTreeSet::new(),
-        };
+        let state = RunState::Stopping { kill_at };
+        let fresh = Run::new(now, agent, Role::Survivor);
+        let record = Run { process: Some(root), state, cause: Cause::Survivor, ..fresh };
         self.runs.insert(run, record);
     }
 
@@ -75,7 +65,7 @@ impl State {
             | RunState::Ending(_)
             | RunState::Stuck(_) => {}
         }
-        let (agent, task) = (run.agent.clone(), run.task.clone());
+        let (agent, task) = (run.agent.clone(), run.task().cloned());
         self.agent_mut(now, &agent).held_up = None;
         if let Some(task) = &task {
             self.name_owner(task, id, &process, out);
@@ -105,8 +95,8 @@ impl State {
             agent.last_exit = Some(format!("not started: {error}"));
         }
         agent.held_up = held_up;
-        let returned = Conclusion::Returned { why: format!("{name} could not be started: {error}") };
-        self.run_is_gone(now, id, Ending::Unseen, Some(&returned), out);
+        let why = format!("{name} could not be started: {error}");
+        self.run_is_gone(now, id, Ending::Unseen, Some(&Conclusion::Returned { why, died: false }), "", out);
     }
 
     /// The lock or payload of a handler's run could not be laid out: no process was made.
@@ -202,14 +192,21 @@ impl State {
         }
     }
 
-    pub(super) fn tree_gone(&mut self, now: Now, id: &RunId, killed: Vec<String>, out: &mut Out) {
+    pub(super) fn tree_gone(
+        &mut self,
+        now: Now,
+        id: &RunId,
+        killed: Vec<String>,
+        words: &str,
+        out: &mut Out,
+    ) {
         let Some(run) = self.runs.get(id) else { return };
         let ending = run.state.ending();
         if !killed.is_empty() {
             let (agent, run) = (run.agent.clone(), id.clone());
             out.push(Effect::Note(Fact::RemnantsKilled { agent, run, processes: killed }));
         }
-        self.run_is_gone(now, id, ending, None, out);
+        self.run_is_gone(now, id, ending, None, words, out);
     }
 
     pub(super) fn tree_stuck(&mut self, id: &RunId, left: Vec<String>, out: &mut Out) {
@@ -230,6 +227,7 @@ impl State {
         id: &RunId,
         ending: Ending,
         fate: Option<&Conclusion>,
+        words: &str,
         out: &mut Out,
     ) {
         let Some(run) = self.runs.remove(id) else { return };
@@ -239,30 +237,53 @@ impl State {
         out.push(Effect::CloseRun(id.clone(), name.clone()));
         out.push(Effect::Watch);
         for task in &run.holds {
-            let fate = match (fate, run.task.as_ref() == Some(task)) {
+            let fate = match (fate, run.task() == Some(task)) {
                 (Some(fate), _) => (*fate).clone(),
                 (None, true) => concluded(&run, ending),
-                (None, false) => Conclusion::Returned { why: format!("its owner is gone: {ending}") },
+                // Whoever was told to end is not to blame for the tasks that it claimed by itself.
+                (None, false) => Conclusion::Returned {
+                    why: format!("its owner is gone: {ending}"),
+                    died: matches!(
+                        run.cause,
+                        Cause::Own | Cause::Silent | Cause::Memory(_) | Cause::Survivor
+                    ),
+                },
             };
+            if let Some(claim) = self.claim_mut(task) {
+                claim.words = words.to_owned();
+            }
             self.owner_gone(task, &Owner::Run(id.clone()), fate, out);
         }
-        match run.task {
-            None => self.service_ended(now, &name, &run, ending, out),
-            Some(_) => match run.cause {
-                Cause::NotStarted(_) => self.failed(now, &name, out),
-                Cause::Busy => self.pause(now, &name),
+        match (&run.role, &run.cause) {
+            (Role::Service | Role::Survivor, _) => self.service_ended(now, &name, &run, ending, out),
+            (Role::Gate(task), _) => self.judged(now, task, &run, ending, words, out),
+            (Role::Handler(_), Cause::NotStarted(_)) => self.failed(now, &name, out),
+            (Role::Handler(_), Cause::Busy) => self.pause(now, &name),
+            (
+                Role::Handler(_),
                 Cause::Own
                 | Cause::Replaced
                 | Cause::Restarted
                 | Cause::Unwanted(_)
+                | Cause::Cancelled(_)
                 | Cause::Drained
                 | Cause::Silent
                 | Cause::Memory(_)
                 | Cause::Timeout(_)
-                | Cause::Survivor => {}
-            },
+                | Cause::Survivor,
+            ) => {}
         }
         self.forget_if_gone(&name, out);
+    }
+
+    /// Whether what a run printed last is to be kept, where its tree is gone: of gates, and of tries that failed.
+    #[must_use]
+    pub fn wants_words(&self, run: &RunId) -> bool {
+        self.runs.get(run).is_some_and(|run| match run.role {
+            Role::Gate(_) => true,
+            Role::Handler(_) => run.cause != Cause::Own || run.state.ending() != Ending::Code(0),
+            Role::Service | Role::Survivor => false,
+        })
     }
 
     /// Acts on graces, timeouts and healthy minutes that are over.

@@ -4,13 +4,13 @@
 //! runs, or how it rests between them), never mixed in one field. A run and a task are each in one
 //! state of an enum that holds the state's data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::status::Refusal;
-use crate::protocol::task::Lock;
+use crate::protocol::task::{Lock, Made, OnDead, Outcome};
 use crate::protocol::time::{Mono, Now, Wall};
 
 use super::event::{HandedIn, Version};
@@ -83,6 +83,19 @@ pub(super) enum Rest {
     Over(String),
 }
 
+/// Whether what a handler was given went well.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Health {
+    /// Failures in a row.
+    pub failures: u32,
+    /// The task that failed first among them.
+    pub first: Option<TaskId>,
+    /// Whether another failed too: one bad document condemns nobody.
+    pub several: bool,
+    /// Until when its fallback takes its tasks.
+    pub ailing_until: Option<Mono>,
+}
+
 #[derive(Debug)]
 pub(super) struct Agent {
     /// Wanted: the version that counts.
@@ -97,6 +110,8 @@ pub(super) struct Agent {
     pub rest: Rest,
     /// Failures in a row without a healthy minute.
     pub failures: u32,
+    /// How the tasks that it was given ended of late (a handler's).
+    pub health: Health,
     /// The digest of the version that ended well.
     pub finished: Option<String>,
     pub restarts: u64,
@@ -118,6 +133,8 @@ pub(super) enum Cause {
     Restarted,
     /// It is not wanted any more: stopped, halted, disabled or removed.
     Unwanted(String),
+    /// The task that it was started for is not wanted any more.
+    Cancelled(String),
     /// The supervisor ends.
     Drained,
     /// It stayed silent after it was isolated.
@@ -195,10 +212,23 @@ impl RunState {
     }
 }
 
+/// What a run is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To be kept alive.
+    Service,
+    /// To do this task.
+    Handler(TaskId),
+    /// To judge the result of this task, by the gate of the agent that made it.
+    Gate(TaskId),
+    /// An earlier supervisor started it, for whatever: it is to end.
+    Survivor,
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub agent: AgentName,
-    /// What it runs; unknown of a survivor, which an earlier supervisor started.
+    /// What it runs; none of a gate, unknown of a survivor.
     pub version: Option<Arc<Version>>,
     pub started: Now,
     pub process: Option<Identity>,
@@ -208,10 +238,10 @@ pub(super) struct Run {
     /// Why it was isolated last.
     pub lapse: Option<Lapse>,
     pub beaten: bool,
-    /// When a handler's time is up.
+    /// When the time of a handler or a gate is up.
     pub timeout_at: Option<Mono>,
-    /// The task that it was started for.
-    pub task: Option<TaskId>,
+    /// What it was started for.
+    pub role: Role,
     /// Every task whose lock names it.
     pub holds: BTreeSet<TaskId>,
 }
@@ -220,7 +250,38 @@ impl Run {
     /// True if an earlier supervisor started it: whatever it was told to end for since, it is no child of ours.
     #[must_use]
     pub(super) fn is_survivor(&self) -> bool {
-        self.version.is_none()
+        self.role == Role::Survivor
+    }
+
+    /// True for what was not started for one task.
+    pub(super) fn is_service(&self) -> bool {
+        matches!(self.role, Role::Service | Role::Survivor)
+    }
+
+    /// The task that it is to do.
+    pub(super) fn task(&self) -> Option<&TaskId> {
+        match &self.role {
+            Role::Handler(task) => Some(task),
+            Role::Service | Role::Gate(_) | Role::Survivor => None,
+        }
+    }
+
+    /// A run that is being started.
+    pub(super) fn new(now: Now, agent: AgentName, role: Role) -> Self {
+        Self {
+            agent,
+            version: None,
+            started: now,
+            process: None,
+            state: RunState::Starting,
+            cause: Cause::Own,
+            liveness: Liveness::Off,
+            lapse: None,
+            beaten: false,
+            timeout_at: None,
+            role,
+            holds: BTreeSet::new(),
+        }
     }
 
     /// True while it should be left to work: it has not been told to end and has not ended.
@@ -236,9 +297,28 @@ impl Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Conclusion {
     Done,
-    Failed { error: String, permanent: bool },
-    Later { error: String },
-    Returned { why: String },
+    /// `code` is the exit code, where that is what failed; `after` the wait that the owner asks for, in
+    /// milliseconds.
+    Failed {
+        error: String,
+        permanent: bool,
+        code: Option<i32>,
+        after: Option<u64>,
+    },
+    /// Likewise put off, which is no failure.
+    Later {
+        error: String,
+        after: Option<u64>,
+    },
+    /// It goes back as it was; `died` if its owner did, and nobody had told it to end.
+    Returned {
+        why: String,
+        died: bool,
+    },
+    /// An operator wants it no more.
+    Cancelled {
+        why: String,
+    },
 }
 
 /// Whose a claim is.
@@ -262,8 +342,29 @@ pub(super) struct Claim {
     pub ages: bool,
     /// When the lock was last seen to change.
     pub renewed: Mono,
+    /// Since when it is held.
+    pub began: Wall,
+    /// What its owner printed last, once that is gone.
+    pub words: String,
     /// What becomes of the task if its owner is gone and left no outcome.
     pub fate: Option<Conclusion>,
+}
+
+impl Claim {
+    /// A claim of which nothing is left but the token that proves it.
+    pub(super) fn by_token(now: Now, agent: AgentName, outcome: &Outcome) -> Self {
+        Self {
+            nonce: outcome.nonce.clone(),
+            agent,
+            token: outcome.token,
+            owner: Owner::Unprovable,
+            ages: false,
+            renewed: now.mono,
+            began: now.wall,
+            words: String::new(),
+            fate: None,
+        }
+    }
 }
 
 /// Where a task is. While its record is being written it is `Pending` and nothing else is done to it.
@@ -280,8 +381,14 @@ pub(super) enum Stage {
     },
     /// It may be claimed.
     Ready,
-    /// It waits for another try.
+    /// It waits for its first or another try.
     Waiting { until: Mono },
+    /// It waits for what it needs.
+    Blocked,
+    /// Its result is to be judged; by this run, once one was started.
+    Gated { run: Option<RunId> },
+    /// It lies in review, and is being decided about.
+    Reviewed,
     /// A lock was seen that cannot be read; taken away if it stays so until then.
     Obscured { until: Mono },
     /// A run holds it.
@@ -295,7 +402,9 @@ pub(super) enum Writing {
     Admission,
     /// That its wait is over, or that a lock which holds nothing is removed.
     Readiness,
-    /// That it ended well, with its output.
+    /// That it ended while nobody held it, or what its gate said.
+    Decision,
+    /// That it was done, with its output.
     Success(Box<Claim>),
     /// Any other end of a claim.
     Setback(Box<Claim>),
@@ -306,7 +415,7 @@ impl Writing {
     pub(super) fn claim(&self) -> Option<&Claim> {
         match self {
             Self::Success(claim) | Self::Setback(claim) => Some(claim),
-            Self::Admission | Self::Readiness => None,
+            Self::Admission | Self::Readiness | Self::Decision => None,
         }
     }
 }
@@ -316,7 +425,21 @@ impl Writing {
 pub(super) enum Then {
     Ready,
     Waiting(Mono),
-    Gone,
+    /// It waits for what it needs.
+    Blocked,
+    /// Its gate is to judge the result.
+    Gated,
+    /// It ended, well or not, or is left to a person.
+    Gone(End),
+}
+
+/// How a task left those that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    Dead,
+    /// What needs it waits on.
+    Review,
 }
 
 #[derive(Debug, Clone)]
@@ -326,8 +449,54 @@ pub(super) struct Task {
     pub token: u64,
     pub failures: u32,
     pub deferrals: u32,
+    pub deaths: u32,
+    pub priority: i8,
+    /// When it was submitted.
+    pub at: Wall,
+    /// What few tasks have.
+    pub more: Option<Box<More>>,
     pub stage: Stage,
 }
+
+/// What few tasks have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct More {
+    /// Not to be tried before this.
+    pub not_before: Option<Wall>,
+    /// No try of it begins after this.
+    pub expires: Option<Mono>,
+    /// What it belongs to.
+    pub group: Option<Name>,
+    /// What it needs and has not ended yet.
+    pub needs: BTreeSet<TaskId>,
+    /// What it needs and is a dead letter, where that is the end of it too.
+    pub lost_need: Option<TaskId>,
+    /// What becomes of it if one of them is a dead letter.
+    pub on_dead: OnDead,
+    /// Who made its result, and the gate that is to judge it.
+    pub made: Option<Made>,
+}
+
+impl Stage {
+    /// That a record is being made durable.
+    pub(super) fn pending(ticket: u64, writing: Writing, then: Then) -> Self {
+        Self::Pending { ticket, writing, then, seen: None, handed_in: None }
+    }
+}
+
+impl Task {
+    /// Where it stands among the ready of its kind: higher priority first, then age.
+    pub(super) fn rank(&self, id: &TaskId) -> Rank {
+        (std::cmp::Reverse(self.priority), self.at, id.clone())
+    }
+
+    pub(super) fn made(&self) -> Option<&Made> {
+        self.more.as_ref()?.made.as_ref()
+    }
+}
+
+/// The order of dispatch.
+pub(super) type Rank = (std::cmp::Reverse<i8>, Wall, TaskId);
 
 /// All that the machine knows. Time, files and processes reach it only as events.
 #[derive(Debug)]
@@ -342,9 +511,17 @@ pub struct State {
     pub(super) stopped: BTreeMap<AgentName, String>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
-    /// Ready tasks by kind, oldest token first.
-    pub(super) ready: BTreeMap<Kind, BTreeSet<(u64, TaskId)>>,
+    /// Ready tasks by kind, in the order of dispatch.
+    pub(super) ready: BTreeMap<Kind, BTreeSet<Rank>>,
     pub(super) waiting: BTreeSet<(Mono, TaskId)>,
+    /// When tasks expire that do.
+    pub(super) expiring: BTreeSet<(Mono, TaskId)>,
+    /// Tasks that are to be cancelled once their records are written, and why.
+    pub(super) cancelling: BTreeMap<TaskId, String>,
+    /// Which tasks wait for this one to end.
+    pub(super) needed_by: BTreeMap<TaskId, BTreeSet<TaskId>>,
+    /// Tasks whose results wait for their gate, in the order in which they were made.
+    pub(super) to_judge: VecDeque<TaskId>,
     /// Tasks whose locks age or cannot be read.
     pub(super) aging: BTreeSet<TaskId>,
     /// Claims by processes outside any run, by the name they are watched under.
@@ -380,6 +557,10 @@ impl State {
             tasks: BTreeMap::new(),
             ready: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            expiring: BTreeSet::new(),
+            cancelling: BTreeMap::new(),
+            needed_by: BTreeMap::new(),
+            to_judge: VecDeque::new(),
             aging: BTreeSet::new(),
             outside: BTreeMap::new(),
             claimed_kinds: BTreeSet::new(),

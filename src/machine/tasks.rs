@@ -3,22 +3,22 @@
 //! A task's record on disk is the truth; what is here follows it. While a record is being written
 //! the task is `Pending`, and nothing else is decided about it until the writer has answered.
 
-use crate::protocol::ledger::Fact;
-use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
-use crate::protocol::process::Identity;
-use crate::protocol::record::VERSION;
-use crate::protocol::task::{Lock, Phase};
-use crate::protocol::time::{Mono, Now};
+use std::collections::BTreeSet;
 
-use super::effect::Grant;
+use crate::protocol::layout::Shelf;
+use crate::protocol::ledger::Fact;
+use crate::protocol::name::{RunId, TaskId};
+use crate::protocol::task::Phase;
+use crate::protocol::time::Now;
+
+use super::conclusion::Told;
 use super::event::{Accepted, Found, Submission};
 use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Storage, Task, Then, Writing};
+use super::waits::wait_until;
 use super::{Effect, Out};
 
 /// How many fencing tokens are reserved on disk at a time.
 pub const TOKEN_BLOCK: u64 = 1_000;
-/// How many ids a ready list holds.
-pub(super) const READY_LISTED_MAX: usize = 64;
 
 impl State {
     /// The next fencing token; reserves a block before the first of it is used.
@@ -50,7 +50,7 @@ impl State {
         }
         if let Some(known) = self.tasks.get(&new.id) {
             if let Stage::Pending { writing: Writing::Admission, .. }
-            | Stage::Pending { then: Then::Gone, .. } = known.stage
+            | Stage::Pending { then: Then::Gone(_), .. } = known.stage
             {
                 // This very file is being admitted, and until that is durable it is all there is of the task. Or
                 // the task is ending, and this may be its only record, moved back by somebody quick: the next
@@ -63,93 +63,159 @@ impl State {
             out.push(Effect::DropSubmission(new.id, duplicate));
             return;
         }
-        if let Some(ended) = &new.ended {
-            let fresh = new.nonce != ended.nonce || new.replayed;
-            let duplicate =
-                fresh.then(|| Fact::Duplicate { task: new.id.clone(), of: ended.shelf.as_str().to_owned() });
-            out.push(Effect::DropSubmission(new.id, duplicate));
+        if let Some(known) = Self::duplicates(now, &new) {
+            out.push(Effect::DropSubmission(new.id, known));
             return;
         }
-        if mutant!(ReplayIsDuplicate) && new.replayed {
-            let duplicate = Fact::Duplicate { task: new.id.clone(), of: "dead".into() };
-            out.push(Effect::DropSubmission(new.id, Some(duplicate)));
+        if self.closes_a_cycle(&new) {
+            let why = "its needs lead back to it: none of these tasks could ever run";
+            out.push(Effect::RejectSubmission(new.id, why.into()));
             return;
         }
+        self.admit(now, new, out);
+    }
+
+    /// Whether a submission of an id that ended is nothing new, and what of that is worth recording.
+    fn duplicates(now: Now, new: &Submission) -> Option<Option<Fact>> {
+        let duplicate = |of: &str| Some(Fact::Duplicate { task: new.id.clone(), of: of.into() });
+        if mutant!(ReplayIsDuplicate) && new.replayed.is_some() {
+            return Some(duplicate("dead"));
+        }
+        let ended = new.ended.as_ref()?;
+        let of = ended.shelf.as_str();
+        match (new.replayed, ended.shelf) {
+            // What was admitted once and is still there, because a power cut undid its removal.
+            (None, _) if new.nonce == ended.nonce => Some(None),
+            (Some(token), Shelf::Dead) if token < ended.token => Some(None),
+            // A dead letter keeps nobody out: this is its next life.
+            (_, Shelf::Dead) => None,
+            (None, Shelf::Done) if ended.unique_until.is_some_and(|until| until <= now.wall) => None,
+            (_, Shelf::Done | Shelf::Review) => Some(duplicate(of)),
+        }
+    }
+
+    fn admit(&mut self, now: Now, new: Submission, out: &mut Out) {
         // No record bore a token that was told of and not written, so nobody can have claimed with it.
         let token = new.told.unwrap_or_else(|| self.fresh_token(out));
         let (task, kind, nonce) = (new.id.clone(), new.kind.clone(), new.nonce.clone());
-        let fact = if new.replayed {
+        let fact = if new.replayed.is_some() {
             Fact::Replayed { task, kind, token, nonce }
         } else {
             Fact::Submitted { task, kind, token, nonce, by: new.by }
         };
         let fact = new.told.is_none().then_some(fact);
         let ticket = self.fresh_ticket(&new.id);
-        out.push(Effect::Admit { ticket, task: new.id.clone(), token, fact });
-        let stage = Stage::Pending {
-            ticket,
-            writing: Writing::Admission,
-            then: Then::Ready,
-            seen: None,
-            handed_in: None,
+        let more = self.more_of(now, &new.wishes, &new.needs);
+        let (phase, then) = more.begins(now);
+        let replaces = new.ended.map(|ended| ended.shelf);
+        out.push(Effect::Admit { ticket, task: new.id.clone(), token, phase, replaces, fact });
+        let task = Task {
+            kind: new.kind,
+            nonce: new.nonce,
+            token,
+            failures: 0,
+            deferrals: 0,
+            deaths: 0,
+            priority: new.wishes.priority,
+            at: new.at,
+            more: more.boxed(),
+            stage: Stage::pending(ticket, Writing::Admission, then),
         };
-        let task = Task { kind: new.kind, nonce: new.nonce, token, failures: 0, deferrals: 0, stage };
-        self.tasks.insert(new.id, task);
+        self.insert(new.id, task);
+    }
+
+    /// Takes up a task, with what it waits for.
+    fn insert(&mut self, id: TaskId, task: Task) {
+        for need in task.more.iter().flat_map(|more| &more.needs) {
+            self.needed_by.entry(need.clone()).or_default().insert(id.clone());
+        }
+        if let Some(at) = task.more.as_ref().and_then(|more| more.expires) {
+            self.expiring.insert((at, id.clone()));
+        }
+        self.tasks.insert(id, task);
+    }
+
+    /// Lets go of a task that is open no more.
+    fn take_out(&mut self, id: &TaskId) -> Option<Task> {
+        let task = self.tasks.remove(id)?;
+        self.aging.remove(id);
+        self.cancelling.remove(id);
+        if let Some(more) = &task.more {
+            for need in &more.needs {
+                if let Some(waiting) = self.needed_by.get_mut(need) {
+                    waiting.remove(id);
+                }
+                if self.needed_by.get(need).is_some_and(BTreeSet::is_empty) {
+                    self.needed_by.remove(need);
+                }
+            }
+            if let Some(at) = more.expires {
+                self.expiring.remove(&(at, id.clone()));
+            }
+        }
+        Some(task)
     }
 
     pub(super) fn task_found(&mut self, now: Now, found: Found, out: &mut Out) {
-        let mut task = Task {
+        // A token that a record bears was given out, whatever the reservation says.
+        self.next_token = self.next_token.max(found.token + 1);
+        self.reserved_token = self.reserved_token.max(found.token);
+        let id = found.id.clone();
+        let accepted = found.accepted.clone();
+        let (phase, not_before) = (found.phase, found.wishes.not_before);
+        let (lock, handed_in) = (found.lock.clone(), found.handed_in.clone());
+        let task = self.task_of(now, found);
+        self.insert(id.clone(), task);
+        if let Some(Accepted { agent, outcome, next }) = accepted {
+            let claim = Claim::by_token(now, agent, &outcome);
+            let conclusion = super::conclusion::conclusion_of(&outcome);
+            self.conclude(now, &id, claim, &conclusion, Told::Already(next), out);
+            return;
+        }
+        match phase {
+            Phase::Waiting => {
+                let until = now.mono.plus(wait_until(now, not_before.unwrap_or(now.wall)));
+                self.wait(&id, until);
+            }
+            Phase::Blocked => self.unblock(now, &id, out),
+            Phase::Gated => self.to_judge.push_back(id),
+            Phase::New | Phase::Ready | Phase::Done | Phase::Dead | Phase::Review => {
+                if let Some(lock) = lock {
+                    self.lock_seen(now, &id, lock, out);
+                }
+                for outcome in handed_in {
+                    self.outcome_seen(now, outcome, out);
+                }
+                if self.tasks.get(&id).is_some_and(|task| matches!(task.stage, Stage::Ready)) {
+                    self.make_ready(&id, out);
+                }
+            }
+        }
+    }
+
+    /// What a record says, without what follows from its phase.
+    pub(super) fn task_of(&self, now: Now, found: Found) -> Task {
+        let mut more = self.more_of(now, &found.wishes, &found.needs);
+        // Of a task that was tried, it says when the next try may be.
+        more.not_before.take_if(|_| found.failures + found.deferrals > 0);
+        more.made = found.made;
+        let stage = match found.phase {
+            Phase::Blocked => Stage::Blocked,
+            Phase::Gated => Stage::Gated { run: None },
+            Phase::Review => Stage::Reviewed,
+            Phase::New | Phase::Ready | Phase::Waiting | Phase::Done | Phase::Dead => Stage::Ready,
+        };
+        Task {
             kind: found.kind,
             nonce: found.nonce,
             token: found.token,
             failures: found.failures,
             deferrals: found.deferrals,
-            stage: Stage::Ready,
-        };
-        // A token that a record bears was given out, whatever the reservation says.
-        self.next_token = self.next_token.max(found.token + 1);
-        self.reserved_token = self.reserved_token.max(found.token);
-        if let Some(Accepted { agent, outcome, dead }) = found.accepted {
-            let claim = Claim {
-                nonce: outcome.nonce.clone(),
-                agent,
-                token: outcome.token,
-                owner: Owner::Unprovable,
-                ages: false,
-                renewed: now.mono,
-                fate: None,
-            };
-            let conclusion = match super::conclusion::conclusion_of(&outcome) {
-                Conclusion::Failed { error, .. } => Conclusion::Failed { error, permanent: dead },
-                other @ (Conclusion::Done | Conclusion::Later { .. } | Conclusion::Returned { .. }) => other,
-            };
-            self.tasks.insert(found.id.clone(), task);
-            self.conclude(now, &found.id, claim, &conclusion, super::conclusion::Told::Already, out);
-            return;
-        }
-        match (found.phase, found.not_before) {
-            (Phase::Waiting, at) => {
-                let at = at.unwrap_or(now.wall);
-                let wait = u64::try_from(at.0.saturating_sub(now.wall.0))
-                    .unwrap_or(0)
-                    .min(super::claims::WAIT_MS_MAX);
-                let until = now.mono.plus(wait);
-                task.stage = Stage::Waiting { until };
-                self.waiting.insert((until, found.id.clone()));
-                self.tasks.insert(found.id, task);
-            }
-            (Phase::New | Phase::Ready | Phase::Done | Phase::Dead, _) => {
-                self.tasks.insert(found.id.clone(), task);
-                if let Some(lock) = found.lock {
-                    self.lock_seen(now, &found.id, lock, out);
-                }
-                for outcome in found.handed_in {
-                    self.outcome_seen(now, outcome, out);
-                }
-                if self.tasks.get(&found.id).is_some_and(|task| matches!(task.stage, Stage::Ready)) {
-                    self.make_ready(&found.id, out);
-                }
-            }
+            deaths: found.deaths,
+            priority: found.wishes.priority,
+            at: found.at,
+            more: more.boxed(),
+            stage,
         }
     }
 
@@ -173,17 +239,25 @@ impl State {
                     let agent = lock.agent.clone();
                     self.lock_seen(now, &id, Ok(*lock), out);
                     // Its owner may have handed in already, and that hint was not for then.
-                    out.push(Effect::LookForOutcomes(id, agent));
+                    out.push(Effect::LookForOutcomes(id.clone(), agent));
                 }
             }
-            Then::Waiting(until) => {
-                task.stage = Stage::Waiting { until };
-                self.waiting.insert((until, id));
+            Then::Waiting(until) => self.wait(&id, until),
+            Then::Blocked => {
+                task.stage = Stage::Blocked;
+                self.unblock(now, &id, out);
             }
-            Then::Gone => {
-                self.tasks.remove(&id);
+            Then::Gated => {
+                task.stage = Stage::Gated { run: None };
+                self.to_judge.push_back(id.clone());
+            }
+            Then::Gone(end) => {
+                self.take_out(&id);
+                self.need_ended(now, &id, end, out);
+                return;
             }
         }
+        self.give_up_if_due(now, &id, out);
     }
 
     /// What was to be written could not be, for a reason of its own.
@@ -204,22 +278,20 @@ impl State {
             // The owner's output was no output.
             Writing::Success(claim) => {
                 let error = format!("its output was refused: {why}");
-                let failed = Conclusion::Failed { error, permanent: false };
-                self.conclude(now, &id, *claim, &failed, super::conclusion::Told::Now, out);
+                let failed = Conclusion::Failed { error, permanent: false, code: None, after: None };
+                self.conclude(now, &id, *claim, &failed, Told::Now, out);
             }
             // It is still a submission, or none any more: the next look tells.
-            Writing::Admission => {
-                self.tasks.remove(&id);
-            }
+            Writing::Admission => drop(self.take_out(&id)),
             // Tried again and again it might fail for ever: a person has to look at it.
-            Writing::Readiness | Writing::Setback(_) => self.task_lost(&id, why, out),
+            Writing::Readiness | Writing::Decision | Writing::Setback(_) => self.task_lost(&id, why, out),
         }
     }
 
     /// Without its record a task cannot go on; nothing is left to keep of it.
     pub(super) fn task_lost(&mut self, id: &TaskId, reason: &str, out: &mut Out) {
         self.take_from_ready(id, out);
-        let Some(task) = self.tasks.remove(id) else { return };
+        let Some(task) = self.take_out(id) else { return };
         match task.stage {
             Stage::Waiting { until } => {
                 self.waiting.remove(&(until, id.clone()));
@@ -227,9 +299,9 @@ impl State {
             Stage::Held(claim) => self.let_go(id, &claim, out),
             // Nobody will answer for what could not even be handed to the writer.
             Stage::Pending { ticket, .. } => drop(self.tickets.remove(&ticket)),
-            Stage::Ready | Stage::Obscured { .. } => {}
+            Stage::Gated { .. } => self.to_judge.retain(|other| other != id),
+            Stage::Ready | Stage::Obscured { .. } | Stage::Blocked | Stage::Reviewed => {}
         }
-        self.aging.remove(id);
         out.push(Effect::Note(Fact::Rejected {
             what: "task".into(),
             name: id.to_string(),
@@ -258,10 +330,18 @@ impl State {
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {
         match self.tasks.get(id).map(|task| &task.stage) {
-            Some(Stage::Held(_) | Stage::Pending { then: Then::Waiting(_) | Then::Gone, .. }) => false,
+            Some(
+                Stage::Held(_)
+                | Stage::Pending {
+                    then: Then::Waiting(_) | Then::Blocked | Then::Gated | Then::Gone(_), ..
+                },
+            ) => false,
             Some(
                 Stage::Ready
                 | Stage::Waiting { .. }
+                | Stage::Blocked
+                | Stage::Gated { .. }
+                | Stage::Reviewed
                 | Stage::Obscured { .. }
                 | Stage::Pending { then: Then::Ready, .. },
             )
@@ -269,190 +349,9 @@ impl State {
         }
     }
 
-    pub(super) fn make_ready(&mut self, id: &TaskId, out: &mut Out) {
-        let Some(task) = self.tasks.get_mut(id) else { return };
-        task.stage = Stage::Ready;
-        let kind = task.kind.clone();
-        self.ready.entry(kind.clone()).or_default().insert((task.token, id.clone()));
-        out.push(Effect::ShowReady(kind));
-    }
-
-    pub(super) fn take_from_ready(&mut self, id: &TaskId, out: &mut Out) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let Some(ready) = self.ready.get_mut(&task.kind) else { return };
-        if ready.remove(&(task.token, id.clone())) {
-            out.push(Effect::ShowReady(task.kind.clone()));
-        }
-        if ready.is_empty() {
-            self.ready.remove(&task.kind);
-        }
-    }
-
-    /// Lets tasks go on whose wait is over, and locks that grew old.
-    pub(super) fn tasks_due(&mut self, now: Now, out: &mut Out) {
-        if !self.takes_work() {
-            return;
-        }
-        while let Some((until, id)) = self.waiting.first().cloned()
-            && until <= now.mono
-        {
-            self.waiting.pop_first();
-            self.wait_is_over(&id, out);
-        }
-        self.locks_due(now, out);
-    }
-
-    /// The record says "waiting", and an agent that claims by itself would believe it: so it is written first.
-    fn wait_is_over(&mut self, id: &TaskId, out: &mut Out) {
-        let ticket = self.fresh_ticket(id);
-        let Some(task) = self.tasks.get_mut(id) else { return };
-        task.stage = Stage::Pending {
-            ticket,
-            writing: Writing::Readiness,
-            then: Then::Ready,
-            seen: None,
-            handed_in: None,
-        };
-        let change = super::effect::RecordChange {
-            task: id.clone(),
-            token: task.token,
-            phase: Phase::Ready,
-            failures: task.failures,
-            deferrals: task.deferrals,
-            not_before: None,
-            decided: None,
-            attempt: None,
-            output: None,
-            facts: Vec::new(),
-            settled: None,
-        };
-        out.push(Effect::Record(ticket, Box::new(change)));
-    }
-
     /// True while something new may be begun: afterwards records stay as they are, for the next supervisor.
-    fn takes_work(&self) -> bool {
+    pub(super) fn takes_work(&self) -> bool {
         self.storage == Storage::Whole && self.course == Course::Working
-    }
-
-    pub(super) fn next_task_deadline(&self) -> Option<Mono> {
-        if !self.takes_work() {
-            return None;
-        }
-        let waiting = self.waiting.first().map(|(until, _)| *until);
-        waiting.into_iter().chain(self.next_lock_deadline()).min()
-    }
-
-    /// Gives ready tasks to handlers, one each in turn, as long as there is room.
-    pub(super) fn dispatch(&mut self, now: Now, out: &mut Out) {
-        if self.ready.is_empty() || self.halt.is_some() || !self.takes_work() {
-            return;
-        }
-        let mut room = self
-            .setup
-            .tasks_at_once
-            .saturating_sub(self.runs.values().filter(|run| run.task.is_some()).count());
-        while room > 0 {
-            let Some((agent, task)) = self.next_match() else { return };
-            self.dispatched_last = Some(agent.clone());
-            self.grant(now, &agent, &task, out);
-            room -= 1;
-        }
-    }
-
-    /// The next handler in turn that has room and a ready task.
-    fn next_match(&self) -> Option<(AgentName, TaskId)> {
-        let start = self.dispatched_last.as_ref();
-        let after = self.agents.range::<AgentName, _>((
-            start.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
-            std::ops::Bound::Unbounded,
-        ));
-        after.chain(self.agents.iter()).find_map(|(name, agent)| {
-            let version = agent.accepted.as_ref()?;
-            let manifest = &version.manifest;
-            let resting = matches!(agent.rest, super::state::Rest::Backoff { .. });
-            let full = agent.runs.len() >= manifest.concurrency as usize;
-            if !manifest.is_handler() || resting || full || self.unwanted(name).is_some() {
-                return None;
-            }
-            // A survivor of an earlier supervisor may still work on a task: it goes first.
-            let best = manifest.handles.iter().filter_map(|kind| self.ready.get(kind)?.first()).min()?;
-            Some((name.clone(), best.1.clone()))
-        })
-    }
-
-    fn grant(&mut self, now: Now, agent: &AgentName, id: &TaskId, out: &mut Out) {
-        let run = self.fresh_run(now);
-        let nonce = self.fresh_nonce();
-        self.take_from_ready(id, out);
-        let Some(task) = self.tasks.get_mut(id) else { return };
-        let lock = Lock {
-            v: VERSION,
-            task: id.clone(),
-            token: task.token,
-            nonce: nonce.clone(),
-            agent: agent.clone(),
-            run: Some(run.clone()),
-            owner: None,
-            at: now.wall,
-        };
-        let claim = Claim {
-            nonce,
-            agent: agent.clone(),
-            token: task.token,
-            owner: Owner::Run(run.clone()),
-            ages: false,
-            renewed: now.mono,
-            fate: None,
-        };
-        task.stage = Stage::Held(Box::new(claim));
-        let failures = task.failures;
-        out.push(Effect::Note(Fact::Claimed {
-            task: id.clone(),
-            token: lock.token,
-            agent: agent.clone(),
-            run: Some(run.clone()),
-        }));
-        let grant = Box::new(Grant { lock, failures });
-        self.launch(now, agent, Some((grant, run)), out);
-    }
-
-    /// The process of a handler is known: its lock names it from now on.
-    pub(super) fn name_owner(&self, id: &TaskId, run: &RunId, process: &Identity, out: &mut Out) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let Stage::Held(claim) = &task.stage else { return };
-        if claim.owner != Owner::Run(run.clone()) {
-            return;
-        }
-        let Some(holder) = self.runs.get(run) else { return };
-        out.push(Effect::NameOwner(Lock {
-            v: VERSION,
-            task: id.clone(),
-            token: claim.token,
-            nonce: claim.nonce.clone(),
-            agent: claim.agent.clone(),
-            run: Some(run.clone()),
-            owner: Some(process.clone()),
-            at: holder.started.wall,
-        }));
-    }
-
-    /// True if an agent that is wanted handles this kind.
-    #[must_use]
-    pub fn is_handled(&self, kind: &Kind) -> bool {
-        self.agents
-            .values()
-            .filter_map(|agent| agent.accepted.as_ref())
-            .any(|version| version.manifest.handles.contains(kind))
-    }
-
-    /// The next ids of a kind, for agents that claim by themselves; none where a handler takes them.
-    #[must_use]
-    pub fn ready_list(&self, kind: &Kind) -> Vec<TaskId> {
-        if self.is_handled(kind) {
-            return Vec::new();
-        }
-        let ready = self.ready.get(kind).into_iter().flatten();
-        ready.take(READY_LISTED_MAX).map(|(_, id)| id.clone()).collect()
     }
 
     /// True if an agent of this crew takes this task, as far as that can be known.
@@ -467,7 +366,9 @@ impl State {
                 Owner::Outside(_) | Owner::Unprovable => false,
             },
             // What cannot be written any more is nobody's.
-            Stage::Pending { .. } => !self.storage.is_broken(),
+            Stage::Pending { .. } | Stage::Gated { .. } | Stage::Reviewed => !self.storage.is_broken(),
+            // What ends what it needs makes it ready.
+            Stage::Blocked => false,
             Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => {
                 let handler = self.agents.iter().any(|(name, agent)| {
                     let handles =

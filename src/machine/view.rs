@@ -5,7 +5,7 @@ use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
 use crate::protocol::time::{Wall, show_duration};
 
-use super::state::{Agent, Course, Lapse, Liveness, Rest, Run, RunState, State, Storage};
+use super::state::{Agent, Course, Lapse, Liveness, Rest, Role, Run, RunState, State, Storage};
 
 /// The whole, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,9 +136,10 @@ fn urgency(state: &RunState) -> u8 {
 fn standing_of(run: &Run) -> (Standing, String) {
     match &run.state {
         RunState::Starting => (Standing::Starting, "its process is being made".into()),
-        RunState::Running => match &run.task {
-            Some(task) => (Standing::Running, format!("works on task {task}")),
-            None => (Standing::Running, "up".into()),
+        RunState::Running => match &run.role {
+            Role::Handler(task) => (Standing::Running, format!("works on task {task}")),
+            Role::Gate(task) => (Standing::Running, format!("its gate judges the result of task {task}")),
+            Role::Service | Role::Survivor => (Standing::Running, "up".into()),
         },
         RunState::Isolated { .. } => {
             let why = run.lapse.as_ref().map(Lapse::words).unwrap_or_default();
@@ -158,7 +159,7 @@ fn run_status(id: &crate::protocol::name::RunId, run: &Run) -> RunStatus {
         run: id.clone(),
         process: run.process.clone(),
         since: run.started.wall,
-        task: run.task.clone(),
+        task: run.task().cloned(),
     }
 }
 

@@ -103,6 +103,17 @@ pub enum Fact {
         error: Option<String>,
         next: String,
     },
+    /// A task became a dead letter while nobody held it: it expired, was cancelled, or needs one that is dead.
+    GivenUp { task: TaskId, token: u64, why: String },
+    /// A gate, or a person in its stead, judged a task's result.
+    Judged {
+        task: TaskId,
+        token: u64,
+        by: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        words: Option<String>,
+        next: String,
+    },
     /// An outcome came too late, or bears a claim that is not the task's.
     OutcomeRefused { task: TaskId, token: u64, agent: AgentName, reason: String },
     /// A lock was taken away from its owner.
@@ -174,6 +185,8 @@ impl fmt::Display for Fact {
             | Self::Rejected { .. }
             | Self::Claimed { .. }
             | Self::Outcome { .. }
+            | Self::GivenUp { .. }
+            | Self::Judged { .. }
             | Self::OutcomeRefused { .. }
             | Self::Vacated { .. } => self.write_of_task(f),
             Self::Updated { agent, op, key, .. } => write!(f, "memory: {op} {key}, by {agent}"),
@@ -203,6 +216,13 @@ impl Fact {
             }
             Self::Outcome { task, agent, status, error: Some(error), next, .. } => {
                 write!(f, "task {task}: {status} by {agent} ({error}); now {next}")
+            }
+            Self::GivenUp { task, why, .. } => write!(f, "task {task} is given up: {why}"),
+            Self::Judged { task, by, words: None, next, .. } => {
+                write!(f, "the result of task {task} was judged by {by}; now {next}")
+            }
+            Self::Judged { task, by, words: Some(words), next, .. } => {
+                write!(f, "the result of task {task} was judged by {by} ({words}); now {next}")
             }
             Self::OutcomeRefused { task, agent, reason, .. } => {
                 write!(f, "an outcome of {agent} for task {task} is refused: {reason}")
@@ -239,7 +259,7 @@ mod tests {
     use super::*;
 
     /// Lines as earlier builds wrote them, without `at`. They are never edited, only added to.
-    const GOLDEN: [&str; 33] = [
+    const GOLDEN: [&str; 36] = [
         r#""event":"supervisor_started","pid":1,"version":"0.1.0""#,
         r#""event":"supervisor_stopped","why":"w""#,
         r#""event":"supervisor_paused","gap_ms":9"#,
@@ -267,6 +287,9 @@ mod tests {
         r#""event":"claimed","task":"t","token":3,"agent":"a","run":"R1""#,
         r#""event":"outcome","task":"t","token":3,"nonce":"n","agent":"a","status":"done","next":"done""#,
         r#""event":"outcome","task":"t","token":3,"nonce":"n","agent":"a","status":"failed","error":"e\n","next":"dead""#,
+        r#""event":"given_up","task":"t","token":3,"why":"w""#,
+        r#""event":"judged","task":"t","token":3,"by":"gate g","next":"done""#,
+        r#""event":"judged","task":"t","token":3,"by":"gate g","words":"no","next":"review""#,
         r#""event":"outcome_refused","task":"t","token":3,"agent":"a","reason":"r""#,
         r#""event":"vacated","task":"t","token":3,"next_token":4,"agent":"a","why":"w""#,
         r#""event":"updated","agent":"a","update":4,"id":"u","op":"set","key":"k/l""#,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{AgentName, Name};
+use super::name::{AgentName, Name, TaskId};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,28 @@ pub enum Ask {
     Restart {
         /// Which; none means all.
         agents: Vec<AgentName>,
+    },
+    /// Make dead letters of these open tasks; whoever works on one is stopped.
+    Cancel {
+        /// Which.
+        tasks: Vec<TaskId>,
+        /// And all of this group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<Name>,
+        /// Why, for people.
+        why: String,
+    },
+    /// Take the result of a task in review as it lies there: the task is done.
+    Approve {
+        /// Which.
+        task: TaskId,
+    },
+    /// Do not: the task becomes a dead letter.
+    Reject {
+        /// Which.
+        task: TaskId,
+        /// Why, for people.
+        why: String,
     },
 }
 

@@ -50,8 +50,9 @@ pub enum Phase {
 pub struct Attempt {
     /// Who tried.
     pub agent: AgentName,
-    /// In which run.
-    pub run: RunId,
+    /// In which run; none outside any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// With which token.
     pub token: u64,
     /// When it began, where that is known.
@@ -64,9 +65,18 @@ pub struct Attempt {
     /// The last that its process printed, at most [`OUTPUT_KEPT_LEN_MAX`] bytes, fit for a screen.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
-    /// The most memory that its tree was seen to hold, in bytes, where it was measured.
+}
+
+/// A result that is to be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// By whom it was made.
+    pub agent: AgentName,
+    /// Which gate is to judge it: `gates/NAME`.
+    pub gate: Name,
+    /// The kind of task that it is handed on as, once it has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_rss: Option<u64>,
+    pub then: Option<Kind>,
 }
 
 /// What becomes of a task whose need is a dead letter.
@@ -96,7 +106,7 @@ pub struct Wishes {
     /// Not to be tried before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
-    /// If no try of it has begun by then, it is a dead letter.
+    /// No try of it begins after this: then it is a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Wall>,
     /// What it belongs to, for lists and cancelling.
@@ -152,12 +162,15 @@ pub struct TaskRecord {
     /// What its submitter asked for; of `not_before`, what holds by now.
     #[serde(flatten)]
     pub wishes: Wishes,
-    /// Who made its result, while its gate or a person judges that.
+    /// Who made its result, while that is judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maker: Option<AgentName>,
+    pub made: Option<Made>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Wall>,
+    /// Done, it keeps others of its id out until then; as long as its record is kept, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_until: Option<Wall>,
     /// Why it is a dead letter, or to be reviewed: the gate's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -205,8 +218,9 @@ impl TaskRecord {
             at,
             by,
             wishes,
-            maker: None,
+            made: None,
             ended: None,
+            unique_until: None,
             reason: None,
             decided: Vec::new(),
             attempts: Vec::new(),
@@ -361,8 +375,15 @@ mod tests {
     #[test]
     fn a_task_is_this_line_and_keeps_its_payload_byte_for_byte() {
         let payload = RawValue::from_string(r#"{"b": 1,  "a":1e999}"#.to_owned()).unwrap();
-        let mut task =
-            TaskRecord::submission(name("t"), "n".into(), name("k"), Wall(0), OPERATOR.into(), payload, Wishes::default());
+        let mut task = TaskRecord::submission(
+            name("t"),
+            "n".into(),
+            name("k"),
+            Wall(0),
+            OPERATOR.into(),
+            payload,
+            Wishes::default(),
+        );
         let new = r#"{"v":1,"id":"t","token":0,"nonce":"n","kind":"k","state":"new","failures":0,"at":"1970-01-01T00:00:00.000Z","by":"operator","payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{new}\n"));
         task.token = u64::MAX;
@@ -373,13 +394,12 @@ mod tests {
         let error = "no\n".to_owned();
         task.attempts = vec![Attempt {
             agent: name("a"),
-            run: name("R1"),
+            run: Some(name("R1")),
             token: 2,
             began: None,
             at: Wall(1),
             error,
             output: String::new(),
-            peak_rss: None,
         }];
         let full = r#"{"v":1,"id":"t","token":18446744073709551615,"nonce":"n","kind":"k","state":"waiting","failures":1,"at":"1970-01-01T00:00:00.000Z","by":"operator","not_before":"1970-01-01T00:00:01.000Z","decided":["m"],"attempts":[{"agent":"a","run":"R1","token":2,"at":"1970-01-01T00:00:00.001Z","error":"no\n"}],"payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{full}\n"));

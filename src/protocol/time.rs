@@ -61,11 +61,17 @@ impl Serialize for Wall {
     }
 }
 
+impl std::str::FromStr for Wall {
+    type Err = jiff::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(|at: jiff::Timestamp| Self(at.as_millisecond()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Wall {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let at: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
-        Ok(Self(at.as_millisecond()))
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -35,7 +35,9 @@ impl Processes for SimProcesses {
     fn is_being_written(&self, _: &Path) -> bool {
         false
     }
-    fn run_closed(&self, _: &AgentName, _: &RunId) {}
+    fn close_run(&self, _: &AgentName, _: &RunId) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@ impl Owners {
     ///
     /// Whoever can write it can run programs as us. A group may be one's own and harmless, so it is only
     /// warned of, except where that would give a group root.
-    pub(super) fn judge(self, signature: &Signature, file: &str) -> Result<Option<String>, Problem> {
+    pub(in crate::app) fn judge(self, signature: &Signature, file: &str) -> Result<Option<String>, Problem> {
         if !self.accept(signature.uid) {
             return Err(Problem::new(
                 format!(

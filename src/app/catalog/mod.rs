@@ -92,9 +92,9 @@ pub enum Finding {
 
 /// What is wrong and what to do, before it is known about which file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    reason: String,
-    remedy: String,
+pub(in crate::app) struct Problem {
+    pub(in crate::app) reason: String,
+    pub(in crate::app) remedy: String,
 }
 
 impl Problem {

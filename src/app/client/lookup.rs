@@ -26,8 +26,14 @@ pub enum Standing {
     Ready,
     /// Waits for another try.
     Waiting,
+    /// Waits for the tasks that it needs.
+    Blocked,
     /// Held by a run.
     Claimed,
+    /// Done, and its result is being judged.
+    Gated,
+    /// Its result did not pass; a person is to decide.
+    Review,
     /// Ended well.
     Done,
     /// Ended badly, and for good.
@@ -36,7 +42,17 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in the order of a task's life.
-    pub const ALL: [Self; 6] = [Self::New, Self::Ready, Self::Waiting, Self::Claimed, Self::Done, Self::Dead];
+    pub const ALL: [Self; 9] = [
+        Self::New,
+        Self::Ready,
+        Self::Waiting,
+        Self::Blocked,
+        Self::Claimed,
+        Self::Gated,
+        Self::Review,
+        Self::Done,
+        Self::Dead,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -45,7 +61,10 @@ impl Standing {
             Self::New => "new",
             Self::Ready => "ready",
             Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
             Self::Claimed => "claimed",
+            Self::Gated => "gated",
+            Self::Review => "review",
             Self::Done => "done",
             Self::Dead => "dead",
         }
@@ -82,12 +101,28 @@ pub struct Line {
     pub owner: Option<String>,
     /// How often it failed.
     pub failures: u32,
-    /// How its last try failed.
+    /// Why it is a dead letter or to be reviewed, else how its last try failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Found {
+    /// Whether another submission of its id is a duplicate: not of a dead letter, nor of what was done long ago.
+    #[must_use]
+    pub fn keeps_out(&self, now: Wall) -> bool {
+        match self.standing {
+            Standing::Dead => false,
+            Standing::Done => self.record.unique_until.is_none_or(|until| now < until),
+            Standing::New
+            | Standing::Ready
+            | Standing::Waiting
+            | Standing::Blocked
+            | Standing::Claimed
+            | Standing::Gated
+            | Standing::Review => true,
+        }
+    }
+
     /// The task as a line of a list.
     #[must_use]
     pub fn line(&self) -> Line {
@@ -98,10 +133,13 @@ impl Found {
             kind: record.kind.clone(),
             state: self.standing,
             since: claimed.or(record.ended).unwrap_or(record.at),
-            not_before: record.not_before.filter(|_| self.standing == Standing::Waiting),
+            not_before: record.wishes.not_before.filter(|_| self.standing == Standing::Waiting),
             owner: self.lock.as_ref().map(|lock| lock.agent.to_string()),
             failures: record.failures,
-            error: record.attempts.last().map(|attempt| attempt.error.clone()),
+            error: record
+                .reason
+                .clone()
+                .or_else(|| record.attempts.last().map(|attempt| attempt.error.clone())),
         }
     }
 }
@@ -124,7 +162,13 @@ enum Place {
 }
 
 /// In the order in which a record moves: one that moves on while we look is met again further on.
-const PLACES: [Place; 4] = [Place::New, Place::Open, Place::Ended(Shelf::Done), Place::Ended(Shelf::Dead)];
+const PLACES: [Place; 5] = [
+    Place::New,
+    Place::Open,
+    Place::Ended(Shelf::Review),
+    Place::Ended(Shelf::Done),
+    Place::Ended(Shelf::Dead),
+];
 
 impl<S: Store> Client<S> {
     /// Finds a task wherever it lies.
@@ -159,6 +203,7 @@ impl<S: Store> Client<S> {
                 }
                 Place::Ended(Shelf::Done) => (self.layout.shelf(Shelf::Done), &[Standing::Done]),
                 Place::Ended(Shelf::Dead) => (self.layout.shelf(Shelf::Dead), &[Standing::Dead]),
+                Place::Ended(Shelf::Review) => (self.layout.shelf(Shelf::Review), &[Standing::Review]),
             };
             if holds.iter().any(|standing| wanted.contains(standing)) {
                 self.list_place(place, &dir, wanted, &mut listing)?;
@@ -197,6 +242,7 @@ impl<S: Store> Client<S> {
             Place::New => (Standing::New, None),
             Place::Ended(Shelf::Done) => (Standing::Done, None),
             Place::Ended(Shelf::Dead) => (Standing::Dead, None),
+            Place::Ended(Shelf::Review) => (Standing::Review, None),
             Place::Open => self.standing_of_open(&record, id)?,
         };
         Ok(Some(Found { standing, record, lock }))
@@ -210,6 +256,9 @@ impl<S: Store> Client<S> {
         let standing = match record.state {
             Phase::New | Phase::Ready => Standing::Ready,
             Phase::Waiting => Standing::Waiting,
+            Phase::Blocked => Standing::Blocked,
+            Phase::Gated => Standing::Gated,
+            Phase::Review => Standing::Review,
             // Decided, on the way to its shelf.
             Phase::Done => Standing::Done,
             Phase::Dead => Standing::Dead,

@@ -6,7 +6,7 @@ use crate::edge::store::Store;
 use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, encode};
 use crate::protocol::status::AgentStatus;
-use crate::protocol::task::{TaskRecord, id_from_key, id_from_payload};
+use crate::protocol::task::{TaskRecord, Wishes, id_from_key, id_from_payload};
 use crate::protocol::time::Wall;
 
 use super::lookup::{Found, Standing};
@@ -83,12 +83,20 @@ impl<S: Store> Client<S> {
         now: Wall,
     ) -> Result<Submitted, ClientError> {
         let id = self.id_of(kind, &payload, same);
-        if let Some(found) = self.find(&id)? {
+        if let Some(found) = self.find(&id)?.filter(|found| found.keeps_out(now)) {
             return self.duplicate(found);
         }
         let by = self.caller.name().to_owned();
         let nonce = self.nonce();
-        let line = encode(&TaskRecord::submission(id.clone(), nonce, kind.clone(), now, by, payload.0));
+        let line = encode(&TaskRecord::submission(
+            id.clone(),
+            nonce,
+            kind.clone(),
+            now,
+            by,
+            payload.0,
+            Wishes::default(),
+        ));
         if line.len() as u64 > RECORD_LEN_MAX {
             let size = line.len();
             return Err(ClientError::Payload(format!(
@@ -110,8 +118,15 @@ impl<S: Store> Client<S> {
     fn duplicate(&self, found: Found) -> Result<Submitted, ClientError> {
         let dirs = match found.standing {
             // It may be on its way from the one to the other.
-            Standing::New | Standing::Ready => vec![self.layout.new_tasks(), self.layout.tasks()],
-            Standing::Waiting | Standing::Claimed | Standing::Done | Standing::Dead => Vec::new(),
+            Standing::New | Standing::Ready | Standing::Blocked => {
+                vec![self.layout.new_tasks(), self.layout.tasks()]
+            }
+            Standing::Waiting
+            | Standing::Claimed
+            | Standing::Gated
+            | Standing::Review
+            | Standing::Done
+            | Standing::Dead => Vec::new(),
         };
         for path in dirs {
             self.store.sync_dir(&path).map_err(|error| ClientError::Io { path, error })?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::app::logview;
 use crate::app::steward::thread::StewardReport;
 use crate::edge::clock::Clock;
 use crate::edge::processes::{Order, Processes, Report};
@@ -18,6 +19,7 @@ use crate::edge::writer_thread::WriterReport;
 use crate::machine::Event;
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
+use crate::protocol::task::OUTPUT_KEPT_LEN_MAX;
 use crate::protocol::time::Now;
 
 use super::inbox::lock_of;
@@ -38,7 +40,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Message::Sighting(sighting) => self.collect_sighting(now, sighting),
             Message::Writer(report) => self.collect_writer(now, report),
             Message::Steward(report) => self.collect_steward(now, report),
-            Message::Pump(PumpReport::Drained { .. }) => {}
+            Message::Pump(PumpReport::Drained { run, .. }) => self.tree_gone(now, &run),
             Message::Pump(PumpReport::Trouble { agent, error }) => {
                 log::warn!("the output of {agent} is being dropped: {error}");
             }
@@ -55,9 +57,22 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     fn collect_process(&mut self, now: Now, report: Report) {
         let event = match report {
             Report::Spawned { run, process } => Event::Spawned(run, process),
-            Report::SpawnFailed { run, error, busy } => Event::SpawnFailed { run, error, busy },
+            Report::SpawnFailed { run, error, busy } => {
+                if let Some(agent) = self.state.agent_of(&run).cloned() {
+                    self.processes.close_run(&agent, &run);
+                }
+                Event::SpawnFailed { run, error, busy }
+            }
             Report::Exited { run, ending } => Event::Exited(run, ending),
-            Report::TreeGone { run, killed } => Event::TreeGone(run, killed),
+            Report::TreeGone { run, killed } => {
+                let Some(agent) = self.state.agent_of(&run).cloned() else { return };
+                // The run is over once all that it printed is in its log: the last of it may be kept.
+                self.closing.insert(run.clone(), killed);
+                if self.processes.close_run(&agent, &run) {
+                    self.tree_gone(now, &run);
+                }
+                return;
+            }
             Report::TreeStuck { run, left } => Event::TreeStuck(run, left),
             Report::Evidence { run, evidence } => {
                 let evidence = self.with_last_lines(&run, evidence);
@@ -65,6 +80,19 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
         };
         self.step(now, event);
+    }
+
+    fn tree_gone(&mut self, now: Now, run: &RunId) {
+        let Some(killed) = self.closing.remove(run) else { return };
+        let words = if self.state.wants_words(run) { self.last_words(run) } else { String::new() };
+        self.step(now, Event::TreeGone(run.clone(), killed, words));
+    }
+
+    /// The last that a run printed, fit for a screen.
+    fn last_words(&self, run: &RunId) -> String {
+        let Some(agent) = self.state.agent_of(run) else { return String::new() };
+        let words = logview::last_words(&self.store, &self.options.layout, agent, run, OUTPUT_KEPT_LEN_MAX);
+        words.unwrap_or_else(|error| format!("(its log cannot be read: {error})"))
     }
 
     fn with_last_lines(&self, run: &RunId, evidence: Value) -> Value {

@@ -14,14 +14,14 @@ use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
 use crate::edge::writer::{Change, Job};
-use crate::machine::event::{Ended, HandedIn, Submission};
+use crate::machine::event::{Ended, Found, HandedIn, Need, Submission};
 use crate::machine::{Effect, Event};
 use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, VERSION};
-use crate::protocol::request::{Answer, Request};
-use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, parse_outcome_name};
+use crate::protocol::request::{Answer, Ask, Request};
+use crate::protocol::task::{Lock, NEEDS_MAX, Outcome, Phase, TaskRecord, parse_outcome_name};
 use crate::protocol::time::Now;
 
 use super::jobs::aside;
@@ -97,9 +97,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             let name = stem_of(&path, RECORD_EXT);
             match self.read_record::<Request>(now, &path, SMALL_LEN_MAX) {
-                Reading::Whole(request) if Some(&request.id) == name.as_ref() => {
-                    self.step(now, Event::Asked(request));
-                }
+                Reading::Whole(request) if Some(&request.id) == name.as_ref() => self.asked(now, request),
                 Reading::Whole(_) => self.reject(now, &path, "request", "its id is not its file's name"),
                 Reading::Nothing => {}
                 Reading::Bad(why) => self.reject(now, &path, "request", &why),
@@ -134,24 +132,41 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             return;
         }
         let ended = match self.ended_record(&id) {
-            Ok(ended) => ended.map(|(shelf, record)| Ended { shelf, nonce: record.nonce, at: record.ended }),
+            Ok(ended) => ended.map(|(shelf, record)| Ended {
+                shelf,
+                nonce: record.nonce,
+                token: record.token,
+                unique_until: record.unique_until,
+            }),
             // Whether it is a duplicate cannot be told; the next scan asks again.
             Err(why) => return log::error!("{why}; task {id} is looked at again"),
         };
+        if record.wishes.needs.len() > NEEDS_MAX {
+            let path = self.options.layout.new_task(&id);
+            let why = format!("it needs {} tasks, where {NEEDS_MAX} are allowed", record.wishes.needs.len());
+            return self.reject(now, &path, "submission", &why);
+        }
         // What nests deeper than any handler's parser goes is refused here, not handed on.
         if let Err(error) = serde_json::from_str::<Value>(record.payload.get()) {
             let path = self.options.layout.new_task(&id);
             self.reject(now, &path, "submission", &format!("its payload: {error}"));
             return;
         }
-        let replayed = record.token > 0 || record.state != Phase::New;
+        let needs = match self.needs_of(&record) {
+            Ok(needs) => needs,
+            Err(why) => return log::error!("{why}; task {id} is looked at again"),
+        };
+        let was_admitted = record.token > 0 || record.state != Phase::New;
         let told = self.admissions.remove(&id).filter(|told| told.nonce == record.nonce);
         let submission = Submission {
             id: id.clone(),
             nonce: record.nonce.clone(),
             kind: record.kind.clone(),
             by: record.by.clone(),
-            replayed,
+            at: record.at,
+            wishes: record.wishes.clone(),
+            needs,
+            replayed: was_admitted.then_some(record.token),
             ended,
             told: told.map(|told| told.token),
         };
@@ -162,19 +177,50 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// The record of a task that ended, if one lies on a shelf; why, if that cannot be told for the moment.
     pub(super) fn ended_record(&self, id: &TaskId) -> Result<Option<(Shelf, TaskRecord)>, String> {
-        for shelf in [Shelf::Done, Shelf::Dead] {
-            let path = self.options.layout.ended(shelf, id);
-            match self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error)) {
-                Ok(blob) => {
-                    if let Ok(record) = record::decode(&blob.bytes) {
-                        return Ok(Some((shelf, record)));
-                    }
-                }
-                Err(Unread::Lost(_)) => {}
-                Err(Unread::ForNow(why)) => return Err(why),
+        for shelf in Shelf::ALL {
+            if let Some(record) = self.read_ended(shelf, id)? {
+                return Ok(Some((shelf, record)));
             }
         }
         Ok(None)
+    }
+
+    /// The record of a task on one shelf, if one lies there.
+    pub(super) fn read_ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<TaskRecord>, String> {
+        let path = self.options.layout.ended(shelf, id);
+        match self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error)) {
+            Ok(blob) => Ok(record::decode(&blob.bytes).ok()),
+            Err(Unread::Lost(_)) => Ok(None),
+            Err(Unread::ForNow(why)) => Err(why),
+        }
+    }
+
+    /// What the disk tells of the tasks that one needs.
+    pub(super) fn needs_of(&self, record: &TaskRecord) -> Result<Vec<(TaskId, Need)>, String> {
+        let is_there = |shelf: Shelf, id: &TaskId| {
+            let path = self.options.layout.ended(shelf, id);
+            let found = self.store.stat(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok::<_, String>(found.is_some())
+        };
+        let need_of = |id: &TaskId| {
+            if is_there(Shelf::Done, id)? {
+                return Ok((id.clone(), Need::Done));
+            }
+            let need = if is_there(Shelf::Dead, id)? { Need::Dead } else { Need::Open };
+            Ok((id.clone(), need))
+        };
+        record.wishes.needs.iter().take(NEEDS_MAX).map(need_of).collect()
+    }
+
+    fn asked(&mut self, now: Now, request: Request) {
+        let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
+            return self.step(now, Event::Asked(request));
+        };
+        let found = match self.read_ended(Shelf::Review, task) {
+            Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
+            Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
+        };
+        self.step(now, Event::Reviewed(request, found));
     }
 
     pub(super) fn look_at_locks(&mut self, now: Now) {
@@ -416,6 +462,27 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.then.push(Change::Write { path, bytes });
         }
         self.take_away(path, job);
+    }
+}
+
+/// What a record says of its task, but for what was handed in and accepted for it.
+pub(super) fn found_of(record: TaskRecord, needs: Vec<(TaskId, Need)>) -> Found {
+    Found {
+        id: record.id,
+        kind: record.kind,
+        nonce: record.nonce,
+        token: record.token,
+        phase: record.state,
+        at: record.at,
+        failures: record.failures,
+        deferrals: record.deferrals,
+        deaths: record.deaths,
+        wishes: record.wishes,
+        needs,
+        made: record.made,
+        accepted: None,
+        handed_in: Vec::new(),
+        lock: None,
     }
 }
 

@@ -5,29 +5,35 @@
 //! one ticket, and for all else there is [`Leaving`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
-use crate::edge::store::{Signature, Store};
+use crate::edge::store::{ReadError, Signature, Store};
 use crate::edge::writer::{Change, Job, Ticket};
 use crate::machine::Event;
-use crate::machine::effect::RecordChange;
-use crate::protocol::layout::Layout;
+use crate::machine::effect::{Bound, BoundFate, Output, RecordChange};
+use crate::protocol::layout::{Layout, Shelf};
 use crate::protocol::ledger::{Entry, Fact};
-use crate::protocol::name::{AgentName, Name, TaskId};
+use crate::protocol::name::{AgentName, Kind, Name, TaskId};
 use crate::protocol::record::{self, OUTPUT_LEN_MAX, SMALL_LEN_MAX, VERSION};
 use crate::protocol::request::Answer;
 use crate::protocol::status::Alert;
-use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase};
+use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase, TaskRecord, Wishes, id_from_key};
 use crate::protocol::time::{Mono, Now};
 use crate::protocol::tokens::Tokens;
 
+use super::inbox::LISTED_MAX;
 use super::perform::{Unread, say};
 use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
+/// The longest result that a task's payload can hold, in bytes.
+const HANDED_ON_LEN_MAX: u64 = 512 * 1024;
 /// How many of one name are put aside; from then on the last is replaced.
 const COPIES_MAX: u32 = 100;
 /// How soon a record is read again that could not be read for the moment.
@@ -96,13 +102,22 @@ impl Leaving {
     }
 }
 
+/// How a submission is admitted: see [`Effect::Admit`](crate::machine::Effect::Admit).
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) token: u64,
+    pub(super) phase: Phase,
+    pub(super) replaces: Option<Shelf>,
+    pub(super) fact: Option<Fact>,
+}
+
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Hands over a job that takes away a file which others publish, unless one does already.
     pub(super) fn take_away(&mut self, path: &Path, job: Job) {
         let was = self.signature(path);
         let to = job.last.iter().find_map(|change| match change {
             Change::Rename { to, .. } => Some(to.clone()),
-            Change::Write { .. } | Change::Copy { .. } | Change::Remove { .. } => None,
+            Change::Write { .. } | Change::Copy { .. } | Change::Link { .. } | Change::Remove { .. } => None,
         });
         if let Some(ticket) = self.leaving.begin(path, was, to) {
             self.helpers.write(Job { ticket: Some(ticket), ..job });
@@ -183,15 +198,30 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.helpers.write(Job { before: vec![Change::Write { path, bytes }], ..Job::default() });
     }
 
-    pub(super) fn admit(&mut self, now: Now, ticket: u64, task: &TaskId, token: u64, fact: Option<Fact>) {
+    pub(super) fn admit(&mut self, now: Now, ticket: u64, task: &TaskId, admission: Admission) {
         let Some(mut record) = self.incoming.remove(task) else { return };
+        let Admission { token, phase, replaces, fact } = admission;
+        if record.token > 0 || record.state != Phase::New {
+            record.replays = record.replays.saturating_add(1);
+            record.wishes.not_before = None;
+        }
         record.token = token;
-        record.state = Phase::Ready;
-        record.failures = 0;
-        record.deferrals = 0;
-        record.not_before = None;
-        record.ended = None;
+        record.state = phase;
+        (record.failures, record.deferrals, record.deaths) = (0, 0, 0);
+        (record.ended, record.reason, record.made, record.unique_until) = (None, None, None, None);
         let layout = &self.options.layout;
+        let mut last = vec![Change::Remove { path: layout.new_task(task) }];
+        if let Some(shelf) = replaces {
+            // A dead letter's next life remembers those before.
+            if let (Shelf::Dead, Ok(Some(dead))) = (shelf, self.read_ended(shelf, task))
+                && record.attempts.is_empty()
+            {
+                record.attempts = dead.attempts;
+                record.replays = record.replays.max(dead.replays.saturating_add(1));
+            }
+            last.push(Change::Remove { path: layout.result_on(shelf, task) });
+            last.push(Change::Remove { path: layout.ended(shelf, task) });
+        }
         let (path, bytes) = (layout.task(task), record::encode(&record));
         if let Some(fact) = &fact {
             say(fact);
@@ -199,7 +229,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.helpers.write(Job {
             entries: entries(now, fact),
             then: vec![Change::Write { path, bytes }],
-            last: vec![Change::Remove { path: layout.new_task(task) }],
+            last,
             ticket: Some(Ticket(ticket)),
             ..Job::default()
         });
@@ -218,7 +248,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         change: RecordChange,
         events: &mut VecDeque<Event>,
     ) {
-        let mut record = match self.read_task(&change.task) {
+        let read = if change.reviewed {
+            let missing = || Unread::Lost("it is not in review any more".into());
+            let found = self.read_ended(Shelf::Review, &change.task).map_err(Unread::ForNow);
+            found.and_then(|record| record.ok_or_else(missing))
+        } else {
+            self.read_task(&change.task)
+        };
+        let mut record = match read {
             Ok(record) => record,
             Err(Unread::ForNow(why)) => {
                 log::error!("{why}; what is to be recorded waits");
@@ -235,22 +272,22 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         record.state = change.phase;
         record.failures = change.failures;
         record.deferrals = change.deferrals;
-        record.not_before = change.not_before;
+        record.deaths = change.deaths;
+        record.wishes.not_before = change.not_before;
+        record.reason.clone_from(&change.reason);
+        record.made.clone_from(&change.made);
+        record.unique_until = change.unique_until;
         keep_last(&mut record.decided, change.decided.clone(), DECIDED_KEPT_MAX);
         keep_last(&mut record.attempts, change.attempt.clone(), ATTEMPTS_KEPT_MAX);
         let layout = &self.options.layout;
-        let open = layout.task(&change.task);
+        let open = if change.reviewed {
+            layout.ended(Shelf::Review, &change.task)
+        } else {
+            layout.task(&change.task)
+        };
         let mut job = Job { ticket: Some(Ticket(ticket)), ..Job::default() };
-        if let Some((agent, token)) = &change.output {
-            let from = layout.output(agent, &change.task, *token);
-            let to = layout.result(&change.task);
-            if self.is_there(&from) {
-                job.before.push(Change::Copy { from, to, max: OUTPUT_LEN_MAX });
-            } else if self.is_there(&to) {
-                // Of an earlier life of the task, or of a try that a crash cut short.
-                job.before.push(Change::Remove { path: to });
-            }
-        }
+        self.keep_result(&change, &mut job);
+        self.settle_what_was_bound(now, &record, &change, &mut job);
         if let Some((agent, token, nonce)) = &change.settled {
             // Before the record and the lock, because after those a crash leaves nothing that tells of these.
             job.last.push(Change::Remove { path: layout.output(agent, &change.task, *token) });
@@ -289,6 +326,100 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.entries.push(Entry { at: now.wall, fact });
         }
         self.helpers.write(job);
+    }
+
+    /// Has the result of a task copied to where it belongs.
+    fn keep_result(&self, change: &RecordChange, job: &mut Job) {
+        let (layout, task) = (&self.options.layout, &change.task);
+        let shelf = match change.phase {
+            Phase::Gated | Phase::Review => Shelf::Review,
+            Phase::Dead => Shelf::Dead,
+            Phase::New | Phase::Ready | Phase::Waiting | Phase::Blocked | Phase::Done => Shelf::Done,
+        };
+        let to = layout.result_on(shelf, task);
+        let from = match &change.output {
+            None => return,
+            Some(Output::HandedIn(agent, token)) => layout.output(agent, task, *token),
+            Some(Output::Judged) => {
+                let from = layout.result_on(Shelf::Review, task);
+                job.last.push(Change::Remove { path: from.clone() });
+                from
+            }
+        };
+        if self.is_there(&from) {
+            job.before.push(Change::Copy { from, to, max: OUTPUT_LEN_MAX });
+        } else if self.is_there(&to) {
+            // Of an earlier life of the task, or of a try that a crash cut short.
+            job.before.push(Change::Remove { path: to });
+        }
+    }
+
+    /// Has the tasks submitted, or dropped, that an owner of this one submitted within it.
+    fn settle_what_was_bound(&self, now: Now, record: &TaskRecord, change: &RecordChange, job: &mut Job) {
+        let Some(Bound { agent, token, fate }) = &change.bound else { return };
+        let layout = &self.options.layout;
+        let mut bound = self.bound_to(agent, &change.task, *token);
+        if let BoundFate::Submitted(Some(kind)) = fate {
+            let next = self.handed_on(now, record, change, kind);
+            let path = layout.bound(agent, &change.task, *token, &next.id);
+            job.before.push(Change::Write { path, bytes: record::encode(&next) });
+            bound.insert(next.id);
+        }
+        for new in bound {
+            let from = layout.bound(agent, &change.task, *token, &new);
+            if let BoundFate::Submitted(_) = fate {
+                // Before the record, because after it a crash leaves nothing that would do it again.
+                job.then.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+            }
+            job.last.push(Change::Remove { path: from });
+        }
+    }
+
+    /// The tasks that were submitted within one by the owner with this token.
+    fn bound_to(&self, agent: &AgentName, task: &TaskId, token: u64) -> BTreeSet<TaskId> {
+        let found = self.store.list(&self.options.layout.bound_of(agent), LISTED_MAX);
+        let found = found.unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::error!("{}: {error}", self.options.layout.bound_of(agent).display());
+            }
+            Vec::new()
+        });
+        let names = found.iter().filter_map(|entry| Layout::bound_name(&entry.name));
+        names.filter(|(of, with, _)| of == task && *with == token).map(|(.., new)| new).collect()
+    }
+
+    /// The task as which a result is handed on.
+    fn handed_on(&self, now: Now, record: &TaskRecord, change: &RecordChange, kind: &Kind) -> TaskRecord {
+        let layout = &self.options.layout;
+        let from = match &change.output {
+            Some(Output::HandedIn(agent, token)) => layout.output(agent, &record.id, *token),
+            Some(Output::Judged) | None => layout.result_on(Shelf::Review, &record.id),
+        };
+        let bytes = self.store.read(&from, HANDED_ON_LEN_MAX).map(|blob| blob.bytes);
+        let as_json = |bytes: &[u8]| {
+            let text = std::str::from_utf8(bytes).ok()?;
+            let value = serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::from(text));
+            serde_json::value::to_raw_value(&value).ok()
+        };
+        let payload = match bytes {
+            Ok(bytes) => as_json(&bytes),
+            Err(ReadError::Missing) => Some(Box::default()),
+            Err(_) => None,
+        };
+        // What is no text, or too long for a record, is told by its place.
+        let place = || {
+            let file = layout.result(&record.id).display().to_string();
+            serde_json::value::to_raw_value(&serde_json::json!({ "output_file": file })).unwrap_or_default()
+        };
+        let id = id_from_key(kind, &format!("then {} {}", record.id, record.nonce));
+        let nonce = format!("{}-then", record.nonce);
+        let by = change.bound.as_ref().map_or_else(String::new, |bound| bound.agent.to_string());
+        let wishes = Wishes {
+            priority: record.wishes.priority,
+            group: record.wishes.group.clone(),
+            ..Wishes::default()
+        };
+        TaskRecord::submission(id, nonce, kind.clone(), now.wall, by, payload.unwrap_or_else(place), wishes)
     }
 
     /// Does what could not be done because a record could not be read for the moment.
@@ -332,6 +463,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(Unread::ForNow(_)) => false,
         };
         if theirs {
+            for new in self.bound_to(agent, task, token) {
+                job.last.push(Change::Remove { path: self.options.layout.bound(agent, task, token, &new) });
+            }
             job.last.push(Change::Remove { path: output });
         }
         self.take_away(&from, job);

@@ -1,12 +1,18 @@
 //! What a process is started with.
 
+use std::collections::BTreeMap;
+
 use crate::app::catalog::Offer;
 use crate::app::environment::{Inputs, TaskFacts, environment};
 use crate::edge::clock::Clock;
 use crate::edge::processes::{Launch, Processes};
 use crate::edge::store::Store;
 use crate::machine::effect::Grant;
-use crate::protocol::name::RunId;
+use crate::protocol::layout::Shelf;
+use crate::protocol::manifest::Manifest;
+use crate::protocol::name::{RunId, TaskId};
+use crate::protocol::task::Made;
+use crate::protocol::variables::{ENV_TASK, ENV_TASK_FILE};
 
 use super::{Helpers, Supervisor};
 
@@ -50,5 +56,45 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             output: layout.pipe(agent, run),
             workdir: offer.workdir.clone(),
         }
+    }
+
+    /// The process that judges a task's result: the gate, with the result on its standard input.
+    pub(super) fn gate_of(&self, run: &RunId, task: &TaskId, made: &Made) -> Result<Launch, String> {
+        let layout = &self.options.layout;
+        let path = layout.gate(&made.gate);
+        let shown = format!("gates/{}", made.gate);
+        let found = self.store.stat(&path).map_err(|error| format!("{shown}: {error}"))?;
+        let Some(signature) = found else { return Err(format!("there is no {shown}")) };
+        self.options
+            .owners
+            .judge(&signature, &shown)
+            .map_err(|problem| format!("{shown}: {}; {}", problem.reason, problem.remedy))?;
+        let terms = &self.options.terms;
+        let manifest = Manifest::default();
+        let mut env = environment(&Inputs {
+            layout,
+            agent: &made.agent,
+            run,
+            manifest: &manifest,
+            crew_file: &terms.crew_file,
+            dot_env: &BTreeMap::new(),
+            env_file: &BTreeMap::new(),
+            inherited: &terms.inherited,
+            binary_dir: &terms.binary_dir,
+            heartbeat: &layout.heartbeat_of_run(&made.agent, run),
+            task: None,
+        });
+        env.push((ENV_TASK.into(), task.as_str().into()));
+        env.push((ENV_TASK_FILE.into(), layout.task(task).into()));
+        let result = layout.result_on(Shelf::Review, task);
+        Ok(Launch {
+            run: run.clone(),
+            agent: made.agent.clone(),
+            argv: vec![path.into()],
+            env,
+            stdin: self.is_there(&result).then_some(result),
+            output: layout.pipe(&made.agent, run),
+            workdir: None,
+        })
     }
 }

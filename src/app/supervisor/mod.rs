@@ -44,7 +44,7 @@ use crate::machine::event::Accepted;
 use crate::machine::{Event, Setup, State};
 use crate::protocol::layout::Layout;
 use crate::protocol::ledger::{Entry, Fact};
-use crate::protocol::name::{AgentName, Kind, TaskId};
+use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::status::{Alert, CrewStatus, Refusal};
 use crate::protocol::task::TaskRecord;
@@ -227,6 +227,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     /// What the end of an earlier supervisor's ledger tells of as admitted, and nothing after that.
     admissions: BTreeMap<TaskId, recover::Admission>,
     leaving: jobs::Leaving,
+    /// Runs whose trees are gone, and what had to be killed of them, until all they printed is in their logs.
+    closing: BTreeMap<RunId, Vec<String>>,
     /// Changes of records that could not be read for the moment (at most one for a task), and when to try again.
     postponed: Vec<(u64, RecordChange)>,
     postponed_due: Option<Mono>,
@@ -281,6 +283,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             incoming: BTreeMap::new(),
             admissions: BTreeMap::new(),
             leaving: jobs::Leaving::default(),
+            closing: BTreeMap::new(),
             postponed: Vec::new(),
             postponed_due: None,
             alerts: BTreeMap::new(),

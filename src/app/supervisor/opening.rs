@@ -122,7 +122,7 @@ pub(super) fn make_directories<S: Store>(store: &S, directories: &[PathBuf]) -> 
 /// Makes durable what names an earlier supervisor gave to records. Killed between a rename and the sync of the
 /// directory, it left names that a power cut takes back; what follows from them now must not outlive them.
 fn make_names_durable<S: Store>(store: &S, layout: &Layout) -> Result<(), String> {
-    let shelves = [Shelf::Done, Shelf::Dead].map(|shelf| layout.shelf(shelf));
+    let shelves = Shelf::ALL.map(|shelf| layout.shelf(shelf));
     let dirs = [layout.tasks(), layout.applied_dir(), layout.finished_dir()];
     for dir in dirs.into_iter().chain(shelves) {
         store.sync_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;

@@ -13,11 +13,11 @@ use crate::machine::{Effect, Event};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::{self, RECORD_LEN_MAX};
-use crate::protocol::task::{Lock, TaskRecord};
+use crate::protocol::task::{Lock, Made, TaskRecord};
 use crate::protocol::time::Now;
 
 use super::inbox::LISTED_MAX;
-use super::jobs::entries;
+use super::jobs::{Admission, entries};
 use super::{Helpers, Sight, Supervisor};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
@@ -33,7 +33,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         match effect {
             Effect::Signal(run, signal) => self.processes.order(Order::Signal { run, signal }),
             Effect::KillTree(run) => self.processes.order(Order::KillTree { run }),
-            Effect::Launch { run, .. } => {
+            Effect::Launch { run, .. } | Effect::Judge { run, .. } => {
                 let error = "state/ was removed or replaced".to_owned();
                 events.push_back(Event::SpawnFailed { run, error, busy: false });
             }
@@ -49,6 +49,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             | Effect::ReserveTokens(_)
             | Effect::Admit { .. }
             | Effect::DropSubmission(..)
+            | Effect::RejectSubmission(..)
             | Effect::Record(..)
             | Effect::NameOwner(_)
             | Effect::RemoveLock(..)
@@ -67,6 +68,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Effect::Launch { run, agent, digest, grant } => {
                 self.launch(run, &agent, digest, grant.as_deref(), events);
             }
+            Effect::Judge { run, task, made } => self.judge(run, &task, &made, events),
             Effect::Adopt(agent, digest) => {
                 self.offers.retain(|(name, of), _| *name != agent || *of == digest);
                 self.shown.extra_changed = true;
@@ -82,7 +84,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Effect::Examine(run) => self.processes.order(Order::Examine { run }),
             Effect::CloseRun(run, agent) => self.close_run(&run, &agent),
             Effect::ReserveTokens(up_to) => self.reserve_tokens(up_to),
-            Effect::Admit { ticket, task, token, fact } => self.admit(now, ticket, &task, token, fact),
+            Effect::Admit { ticket, task, token, phase, replaces, fact } => {
+                self.admit(now, ticket, &task, Admission { token, phase, replaces, fact });
+            }
+            Effect::RejectSubmission(task, why) => {
+                let path = self.options.layout.new_task(&task);
+                self.reject(now, &path, "submission", &why);
+            }
             Effect::DropSubmission(task, fact) => {
                 let path = self.options.layout.new_task(&task);
                 let last = vec![Change::Remove { path: path.clone() }];
@@ -155,6 +163,20 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.processes.order(Order::Spawn(Box::new(launch)));
     }
 
+    /// Starts the gate that judges a task's result, with that on its standard input.
+    fn judge(&mut self, run: RunId, task: &TaskId, made: &Made, events: &mut VecDeque<Event>) {
+        for dir in self.options.layout.directories_of(&made.agent) {
+            if let Err(error) = self.store.create_dir(&dir) {
+                let error = format!("{}: {error}", dir.display());
+                return events.push_back(Event::SpawnFailed { run, error, busy: false });
+            }
+        }
+        match self.gate_of(&run, task, made) {
+            Ok(launch) => self.processes.order(Order::Spawn(Box::new(launch))),
+            Err(error) => events.push_back(Event::SpawnFailed { run, error, busy: false }),
+        }
+    }
+
     /// Lays out the payload and publishes the lock, in this order, before the process is made.
     fn lay_out_task(
         &mut self,
@@ -212,7 +234,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn close_run(&mut self, run: &RunId, agent: &AgentName) {
-        self.processes.run_closed(agent, run);
         for path in
             [self.options.layout.payload(agent, run), self.options.layout.heartbeat_of_run(agent, run)]
         {
@@ -295,6 +316,7 @@ pub(super) fn say(fact: &Fact) {
         | Fact::UpdateRejected { .. }
         | Fact::UpdateGap { .. }
         | Fact::RemnantsKilled { .. }
+        | Fact::GivenUp { .. }
         | Fact::Isolated { .. } => log::warn!("{fact}"),
         // An alert is said where it is opened.
         Fact::Alert { .. } => {}
@@ -311,6 +333,7 @@ pub(super) fn say(fact: &Fact) {
         | Fact::Removed { .. }
         | Fact::Replayed { .. }
         | Fact::Outcome { .. }
+        | Fact::Judged { .. }
         | Fact::Vacated { .. }
         | Fact::Updated { .. } => log::info!("{fact}"),
     }

@@ -13,15 +13,15 @@ use crate::edge::processes::{Processes, Survivor};
 use crate::edge::store::Store;
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
-use crate::machine::event::{Accepted, Found};
-use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
+use crate::machine::event::{Accepted, Found, Next};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
 use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Now;
 
-use super::inbox::LISTED_MAX;
+use super::inbox::{LISTED_MAX, found_of};
 use super::opening::History;
 use super::perform::Unread;
 use super::{Helpers, Place, Supervisor, ToLookAt};
@@ -53,6 +53,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
         self.clear_outputs();
+        self.settle_bound();
         self.admissions = admissions_in(&history.facts);
         self.admissions
             .retain(|id, _| self.store.stat(&self.options.layout.new_task(id)).is_ok_and(|at| at.is_some()));
@@ -135,6 +136,37 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 if !is_current && let Err(error) = self.store.unlink(&dir.join(&file.name)) {
                     log::warn!("{}: {error}", dir.join(&file.name).display());
                 }
+            }
+        }
+    }
+
+    /// Decides about the tasks that owners submitted within theirs, where a crash came before that was done: those of
+    /// a task that is done are submitted, those of a claim that came to nothing are dropped.
+    fn settle_bound(&self) {
+        let layout = &self.options.layout;
+        for agent in self.store.list(&layout.bound_dir(), LISTED_MAX).unwrap_or_default() {
+            let Ok(agent) = agent.name.parse::<AgentName>() else { continue };
+            for file in self.store.list(&layout.bound_of(&agent), LISTED_MAX).unwrap_or_default() {
+                let Some((task, token, new)) = Layout::bound_name(&file.name) else { continue };
+                let from = layout.bound(&agent, &task, token, &new);
+                let is_its = |record: &TaskRecord| record.token == token;
+                let open = self.read_task(&task);
+                let undecided = self.unread.contains_key(&task)
+                    || matches!(&open, Err(Unread::ForNow(_)))
+                    || open.is_ok_and(|record| is_its(&record) && self.state.is_open(&task));
+                let ended = self.ended_record(&task);
+                let job = match ended {
+                    _ if undecided => continue,
+                    Err(_) => continue,
+                    Ok(Some((Shelf::Review, record))) if is_its(&record) => continue,
+                    Ok(Some((Shelf::Done, record))) if is_its(&record) => Job {
+                        then: vec![Change::Link { from: from.clone(), to: layout.new_task(&new) }],
+                        last: vec![Change::Remove { path: from }],
+                        ..Job::default()
+                    },
+                    Ok(_) => Job { last: vec![Change::Remove { path: from }], ..Job::default() },
+                };
+                self.helpers.write(job);
             }
         }
     }
@@ -240,12 +272,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
         };
         if let Some((shelf, ended)) = self.ended_record(id)?
-            && ended.nonce == record.nonce
+            && (ended.nonce == record.nonce || ended.token < record.token)
         {
             // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
             // record is the later one if the task was about to end, and the earlier if it was replayed.
             let layout = &self.options.layout;
-            let shelved = ended.token >= record.token;
+            let shelved = ended.nonce == record.nonce && ended.token >= record.token;
             let last = if shelved {
                 vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }]
             } else {
@@ -277,19 +309,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         } else {
             self.read_lock(id).map_err(|error| format!("the lock of task {id}: {error}"))?
         };
-        let found = Found {
-            id: id.clone(),
-            kind: record.kind,
-            nonce: record.nonce,
-            token: record.token,
-            phase: record.state,
-            failures: record.failures,
-            deferrals: record.deferrals,
-            not_before: record.not_before,
-            accepted: accepted.cloned(),
-            lock,
-            handed_in: outcomes,
-        };
+        let needs = self.needs_of(&record)?;
+        let accepted = accepted.cloned();
+        let found = Found { accepted, lock, handed_in: outcomes, ..found_of(record, needs) };
         self.step(now, Event::TaskFound(Box::new(found)));
         Ok(())
     }
@@ -330,8 +352,8 @@ fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
             };
             let (nonce, error) = (nonce.clone(), error.clone());
             let outcome = Outcome { v: VERSION, task: task.clone(), token: *token, nonce, status, error };
-            let dead = next == "dead";
-            accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, dead });
+            let next = Next::parse(next, agent);
+            accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, next });
         }
     }
     accepted

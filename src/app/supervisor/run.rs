@@ -95,10 +95,11 @@ impl Processes for RealProcesses {
     fn is_being_written(&self, path: &Path) -> bool {
         self.thread.is_being_written(path)
     }
-    fn run_closed(&self, agent: &AgentName, run: &RunId) {
+    fn close_run(&self, agent: &AgentName, run: &RunId) -> bool {
         self.pump.close(agent, run);
         // A command that was killed with the run.
         clear_files_of_commands(&self.store, &self.layout.tmp(agent), is_vacant);
+        false
     }
 }
 

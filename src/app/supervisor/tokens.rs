@@ -75,6 +75,8 @@ fn token_in(fact: &Fact) -> Option<u64> {
         Fact::Submitted { token, .. }
         | Fact::Replayed { token, .. }
         | Fact::Claimed { token, .. }
+        | Fact::GivenUp { token, .. }
+        | Fact::Judged { token, .. }
         | Fact::Outcome { token, .. } => Some(*token),
         Fact::Vacated { token, next_token, .. } => Some(*token.max(next_token)),
         Fact::SupervisorStarted { .. }
@@ -107,7 +109,7 @@ fn token_in(fact: &Fact) -> Option<u64> {
 /// The highest token that a record of ours bears.
 fn in_records<S: Store>(store: &S, layout: &Layout) -> Result<Option<u64>, String> {
     let mut highest = None;
-    for dir in [layout.tasks(), layout.shelf(Shelf::Done), layout.shelf(Shelf::Dead)] {
+    for dir in Shelf::ALL.map(|shelf| layout.shelf(shelf)).into_iter().chain([layout.tasks()]) {
         let entries = store.list(&dir, LISTED_MAX).map_err(|error| format!("{}: {error}", dir.display()))?;
         let records = entries.iter().filter(|entry| {
             entry.is_file

@@ -161,6 +161,7 @@ pub trait Processes {
     fn order(&self, order: Order);
     /// True if some process that we may look at has this file open for writing.
     fn is_being_written(&self, path: &Path) -> bool;
-    /// Nothing of a run is left: what was kept for it can be let go of.
-    fn run_closed(&self, agent: &AgentName, run: &RunId);
+    /// Nothing of a run is left: moves what it printed last to its log, and lets go of what was kept for it. True if
+    /// all of that is in the log now; otherwise it is told once it is.
+    fn close_run(&self, agent: &AgentName, run: &RunId) -> bool;
 }

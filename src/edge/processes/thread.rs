@@ -108,8 +108,13 @@ impl Processes for ProcessThread {
     fn is_being_written(&self, path: &std::path::Path) -> bool {
         super::writing::is_open_for_writing(path)
     }
-    fn run_closed(&self, _agent: &crate::protocol::name::AgentName, _run: &crate::protocol::name::RunId) {
+    fn close_run(
+        &self,
+        _agent: &crate::protocol::name::AgentName,
+        _run: &crate::protocol::name::RunId,
+    ) -> bool {
         // A run is forgotten here as soon as its tree is reported gone.
+        true
     }
 }
 

@@ -6,7 +6,7 @@ mod tasks;
 
 use std::path::{Path, PathBuf};
 
-use super::name::{AgentName, RunId, TaskId};
+use super::name::{AgentName, Name, RunId, TaskId};
 use super::task::OPERATOR;
 
 pub use logs::Kept;
@@ -52,6 +52,16 @@ impl Layout {
     #[must_use]
     pub fn agents(&self) -> PathBuf {
         below(&self.crew, "agents")
+    }
+    /// `gates/`
+    #[must_use]
+    pub fn gates(&self) -> PathBuf {
+        below(&self.crew, "gates")
+    }
+    /// `gates/NAME`: judges the results of tasks.
+    #[must_use]
+    pub fn gate(&self, name: &Name) -> PathBuf {
+        below(&self.gates(), name.as_str())
     }
     /// `nightcrew.toml`
     #[must_use]
@@ -251,6 +261,8 @@ impl Layout {
             self.outputs(),
             self.shelf(Shelf::Done),
             self.shelf(Shelf::Dead),
+            self.shelf(Shelf::Review),
+            self.bound_dir(),
             self.status_dir(),
             self.memory(),
             self.queues(),
@@ -276,6 +288,7 @@ impl Layout {
         vec![
             self.outcomes_of(agent),
             self.outputs_of(agent),
+            self.bound_of(agent),
             self.queue(agent),
             self.scratch(agent),
             self.tmp(agent),

@@ -16,15 +16,21 @@ pub enum Shelf {
     Done,
     /// Failed for good: a dead letter.
     Dead,
+    /// Its gate did not pass the result: a person is to decide.
+    Review,
 }
 
 impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Dead, Self::Review];
+
     /// The directory's name, which is also the state's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Dead => "dead",
+            Self::Review => "review",
         }
     }
 }
@@ -135,12 +141,37 @@ impl Layout {
         let (id, token) = file_name.split_once('.')?;
         Some((id.parse().ok()?, token.parse().ok()?))
     }
-    /// `state/tasks/done/` or `state/tasks/dead/`
+    /// `state/tasks/bound/`
+    #[must_use]
+    pub fn bound_dir(&self) -> PathBuf {
+        below(&self.tasks(), "bound")
+    }
+    /// `state/tasks/bound/AGENT/`
+    #[must_use]
+    pub fn bound_of(&self, agent: &AgentName) -> PathBuf {
+        below(&self.bound_dir(), agent.as_str())
+    }
+    /// `state/tasks/bound/AGENT/ID.TOKEN.NEW.json`: task NEW, submitted by the owner of task ID; it counts once that
+    /// one is done.
+    #[must_use]
+    pub fn bound(&self, agent: &AgentName, id: &TaskId, token: u64, new: &TaskId) -> PathBuf {
+        below(&self.bound_of(agent), format!("{id}.{token}.{new}.json"))
+    }
+    /// The task, token and new task of such a file's name; `None` for any other name.
+    #[must_use]
+    pub fn bound_name(file_name: &str) -> Option<(TaskId, u64, TaskId)> {
+        let mut parts = file_name.strip_suffix(".json")?.split('.');
+        let (id, digits, new) = (parts.next()?, parts.next()?, parts.next()?);
+        let token: u64 = digits.parse().ok()?;
+        let whole = parts.next().is_none() && token.to_string() == digits;
+        if whole { Some((id.parse().ok()?, token, new.parse().ok()?)) } else { None }
+    }
+    /// `state/tasks/done/`, `state/tasks/dead/` or `state/tasks/review/`
     #[must_use]
     pub fn shelf(&self, shelf: Shelf) -> PathBuf {
         below(&self.tasks(), shelf.as_str())
     }
-    /// `state/tasks/done/ID.json` or `state/tasks/dead/ID.json`
+    /// `state/tasks/done/ID.json`, `state/tasks/dead/ID.json` or `state/tasks/review/ID.json`
     #[must_use]
     pub fn ended(&self, shelf: Shelf, id: &TaskId) -> PathBuf {
         below(&self.shelf(shelf), format!("{id}.json"))
@@ -148,7 +179,13 @@ impl Layout {
     /// `state/tasks/done/ID.output`: the accepted result.
     #[must_use]
     pub fn result(&self, id: &TaskId) -> PathBuf {
-        below(&self.shelf(Shelf::Done), format!("{id}.output"))
+        self.result_on(Shelf::Done, id)
+    }
+    /// `state/tasks/SHELF/ID.output`: on the shelf of reviews, the result that is judged or was not passed; on that
+    /// of dead letters, one that was rejected.
+    #[must_use]
+    pub fn result_on(&self, shelf: Shelf, id: &TaskId) -> PathBuf {
+        below(&self.shelf(shelf), format!("{id}.output"))
     }
 }
 
