@@ -55,6 +55,17 @@ impl CliError {
     pub(crate) fn try_again(message: impl fmt::Display) -> Self {
         Self::told(Exit::TryAgain, message)
     }
+    /// Names the line of what was handed in that this is about.
+    fn of_line(self, line: usize) -> Self {
+        match self {
+            Self::Told { exit, message, hint } => {
+                let hint = hint
+                    .or_else(|| Some("nothing was submitted; mend the line and hand in all again".into()));
+                Self::Told { exit, message: format!("line {line}: {message}"), hint }
+            }
+            Self::ReaderGone => Self::ReaderGone,
+        }
+    }
     /// Adds what to do next.
     pub(crate) fn hint(self, next: impl fmt::Display) -> Self {
         match self {
@@ -106,6 +117,20 @@ impl From<ClientError> for CliError {
             ClientError::Memory(_) => Self::failed(text),
             ClientError::Payload(_) => Self::bad_input(text)
                 .hint("a payload is JSON: numbers and words as they are, text in \"quotes\""),
+            ClientError::Refused(_) => Self::bad_input(text),
+            ClientError::UnknownNeed(_) => {
+                Self::bad_input(text).hint("submit that one first; `nightcrew tasks` lists what there is")
+            }
+            ClientError::Line { line, error } => Self::from(*error).of_line(line),
+            ClientError::NoSuchTask { .. } => {
+                Self::nothing_there(text).hint("`nightcrew tasks` lists what there is, and where it stands")
+            }
+            ClientError::InTheWay { task, .. } => {
+                Self::failed(text).hint(format_args!("`nightcrew tasks show {task}` tells how it stands"))
+            }
+            ClientError::Over { .. } => {
+                Self::failed(text).hint("--now submits at once, whatever becomes of that task")
+            }
             ClientError::Halted(_) => Self::try_again(text).hint("`nightcrew resume` ends the halt"),
             ClientError::Stopped { agent, .. } => {
                 Self::try_again(text).hint(format_args!("`nightcrew start {agent}` lets it work again"))

@@ -2,13 +2,18 @@
 //!
 //! A new verb needs its file, a line in [`Verb`], one in [`Verb::run`], and its name in [`GROUPS`].
 
+mod asking;
 mod beat;
+mod cancel;
 mod check;
 mod chosen;
 mod claim;
 mod completions;
 mod context;
+mod dead;
 mod done;
+mod each;
+mod edited;
 mod error;
 mod exec_agent;
 mod exit;
@@ -24,8 +29,10 @@ mod release;
 mod remember;
 mod restart;
 mod resume;
+mod review;
 mod run;
 mod screen;
+mod show;
 mod start;
 mod status;
 mod stop;
@@ -36,6 +43,7 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod wishes;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -69,12 +77,18 @@ enum Verb {
     /// Give a sign of life
     #[command(after_long_help = beat::EXAMPLES)]
     Beat(beat::Args),
+    /// Give open tasks up: they become dead letters
+    #[command(after_long_help = cancel::EXAMPLES)]
+    Cancel(cancel::Args),
     /// Take a task and print its id
     #[command(after_long_help = claim::EXAMPLES)]
     Claim(claim::Args),
     /// Print a completion script for a shell
     #[command(after_long_help = completions::EXAMPLES)]
     Completions(completions::Args),
+    /// See to dead letters: list, show, replay, drop
+    #[command(after_long_help = dead::EXAMPLES)]
+    Dead(dead::Args),
     /// Hand in a task as done, with its result
     #[command(after_long_help = done::EXAMPLES)]
     Done(done::Args),
@@ -102,6 +116,9 @@ enum Verb {
     /// Take the kill switch away
     #[command(after_long_help = resume::EXAMPLES)]
     Resume(resume::Args),
+    /// Decide about results that no gate let pass: list, show, approve, reject
+    #[command(after_long_help = review::EXAMPLES)]
+    Review(review::Args),
     /// Supervise the crew: start its agents and keep them
     #[command(after_long_help = run::EXAMPLES)]
     Run(run::Args),
@@ -111,10 +128,10 @@ enum Verb {
     /// Stop agents, across reboots
     #[command(after_long_help = stop::EXAMPLES)]
     Stop(stop::Args),
-    /// Submit a task
+    /// Submit a task, or many at once
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
-    /// List tasks and where each stands
+    /// List tasks and where each stands, or show one
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
     /// Validate nightcrew.toml and all manifests, and say how each agent would run
@@ -147,8 +164,10 @@ impl Verb {
     fn run(&self, context: &Context) -> Result<Exit, CliError> {
         match self {
             Self::Beat(args) => beat::run(args, context),
+            Self::Cancel(args) => cancel::run(args, context),
             Self::Claim(args) => claim::run(args, context),
             Self::Completions(args) => completions::run(args, context),
+            Self::Dead(args) => dead::run(args, context),
             Self::Done(args) => done::run(args, context),
             Self::Fail(args) => fail::run(args, context),
             Self::Halt(args) => halt::run(args, context),
@@ -158,6 +177,7 @@ impl Verb {
             Self::Release(args) => release::run(args, context),
             Self::Restart(args) => restart::run(args, context),
             Self::Resume(args) => resume::run(args, context),
+            Self::Review(args) => review::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Start(args) => start::run(args, context),
             Self::Stop(args) => stop::run(args, context),
@@ -190,6 +210,9 @@ const GROUPS: &[(&str, &[&str])] = &[
             "unit",
             "submit",
             "tasks",
+            "cancel",
+            "dead",
+            "review",
             "halt",
             "resume",
             "stop",

@@ -7,6 +7,7 @@
 
 pub mod appear;
 pub mod clock;
+pub mod editor;
 pub mod environment;
 #[cfg(test)]
 mod faulty;
