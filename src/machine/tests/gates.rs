@@ -7,7 +7,8 @@ use crate::protocol::manifest::{Defaults, from_toml};
 use crate::protocol::task::Made;
 
 fn manifest(text: &str) -> Manifest {
-    from_toml("h.toml", format!("handles = [\"k\"]\ncommand = [\"x\"]\n{text}"), &Defaults::default()).unwrap()
+    from_toml("h.toml", format!("handles = [\"k\"]\ncommand = [\"x\"]\n{text}"), &Defaults::default())
+        .unwrap()
 }
 
 /// A crew whose handler has this manifest, with task `t` at work.
@@ -87,7 +88,10 @@ fn a_gate_that_cannot_be_run_or_takes_too_long_passes_nothing() {
     s.tell(Event::Spawned(gate.clone(), identity(9))).wait(60_000);
     assert!(s.wants(&Effect::Signal(gate.clone(), 15)));
     s.ends(&gate, Ending::Signal(15));
-    assert_eq!((s.change().phase, s.change().reason.as_deref()), (Phase::Review, Some("the gate took longer than 1m")));
+    assert_eq!(
+        (s.change().phase, s.change().reason.as_deref()),
+        (Phase::Review, Some("the gate took longer than 1m"))
+    );
 }
 
 #[test]
@@ -260,14 +264,20 @@ fn while_a_handler_keeps_failing_its_fallback_takes_its_tasks() {
     s.ends(&run, Ending::Code(0)).looked("d").stored();
     s.wait(600_000).admitted("e", "k");
     let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
-    assert_eq!((grant.lock.agent.as_str(), grant.mode), ("h", Mode::Normal), "it is tried again after a while");
+    assert_eq!(
+        (grant.lock.agent.as_str(), grant.mode),
+        ("h", Mode::Normal),
+        "it is tried again after a while"
+    );
 }
 
 #[test]
 fn one_bad_document_condemns_no_handler() {
     let mut s = Story::new();
     let lite = from_toml("l.toml", "handles = [\"lite\"]\ncommand = [\"x\"]", &Defaults::default()).unwrap();
-    s.offer("h", "1", manifest("fallback = \"l\"\nbackoff = \"1ms\"")).offer("l", "1", lite).admitted("t", "k");
+    s.offer("h", "1", manifest("fallback = \"l\"\nbackoff = \"1ms\""))
+        .offer("l", "1", lite)
+        .admitted("t", "k");
     for _ in 0..3 {
         fails_next(&mut s, "t");
         s.wait(1).stored();

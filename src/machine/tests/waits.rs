@@ -117,7 +117,10 @@ fn what_expires_before_a_try_begins_is_a_dead_letter_and_what_runs_goes_on() {
     assert!(s.changes().is_empty());
     let change = s.wait(1).change();
     assert_eq!((change.phase, change.reason.is_some()), (Phase::Dead, true));
-    assert!(change.token > s.state.tasks.values().map(|task| task.token).min().unwrap() - 1, "a claim is void");
+    assert!(
+        change.token > s.state.tasks.values().map(|task| task.token).min().unwrap() - 1,
+        "a claim is void"
+    );
 
     let mut s = with_handler();
     let wishes = soon(&s);
@@ -154,7 +157,10 @@ fn a_task_is_cancelled_wherever_it_stands() {
     let change = s.changes().into_iter().find(|change| change.task == name("v"));
     assert_eq!(change.map(|change| change.phase), Some(Phase::Dead), "its record was just being written");
     s.tell(Event::Asked(cancel(&["x"], None)));
-    assert!(s.news.iter().any(|effect| matches!(effect, Effect::Answer(_, false, _))), "there is no such task");
+    assert!(
+        s.news.iter().any(|effect| matches!(effect, Effect::Answer(_, false, _))),
+        "there is no such task"
+    );
 }
 
 #[test]
