@@ -28,8 +28,9 @@ use crate::protocol::layout::Layout;
 use crate::protocol::manifest::{Manifest, OWN_VARIABLES};
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::variables::{
-    ENV_AGENT, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE, ENV_NONCE, ENV_OUTPUT, ENV_QUEUE,
-    ENV_RUN, ENV_SCRATCH, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_NORMAL,
+    ENV_AGENT, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE, ENV_NEEDS, ENV_NONCE, ENV_OUTPUT,
+    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_FALLBACK,
+    MODE_NORMAL,
 };
 
 /// What an agent gets of the supervisor's environment without asking, beside every `LC_*`.
@@ -79,6 +80,10 @@ pub struct TaskFacts {
     pub payload: PathBuf,
     /// The file that is to hold its result.
     pub output: PathBuf,
+    /// The file that tells of the tasks that it needed.
+    pub needs: Option<PathBuf>,
+    /// True if the agent takes it in the place of another.
+    pub fallback: bool,
 }
 
 /// The whole environment of a process, by name.
@@ -147,9 +152,12 @@ fn ours(inputs: &Inputs<'_>) -> Vec<(&'static str, OsString)> {
         (ENV_QUEUE, layout.queue(agent).into()),
         (ENV_MEMORY, layout.store_dir().into()),
         (ENV_USAGE, layout.usage(agent).into()),
-        (ENV_MODE, MODE_NORMAL.into()),
+        (
+            ENV_MODE,
+            if inputs.task.is_some_and(|task| task.fallback) { MODE_FALLBACK } else { MODE_NORMAL }.into(),
+        ),
     ];
-    if let Some(TaskFacts { task, token, nonce, failures, payload, output }) = inputs.task {
+    if let Some(TaskFacts { task, token, nonce, failures, payload, output, needs, .. }) = inputs.task {
         all.extend([
             (ENV_TASK, task.as_str().into()),
             (ENV_TASK_FILE, payload.into()),
@@ -158,6 +166,7 @@ fn ours(inputs: &Inputs<'_>) -> Vec<(&'static str, OsString)> {
             (ENV_FAILURES, failures.to_string().into()),
             (ENV_OUTPUT, output.into()),
         ]);
+        all.extend(needs.iter().map(|path| (ENV_NEEDS, path.into())));
     }
     all
 }
@@ -244,6 +253,8 @@ mod tests {
     #[test]
     fn a_handler_is_told_of_its_task() {
         let task = TaskFacts {
+            needs: Some("/crew/state/tmp/writer/RUN1.needs".into()),
+            fallback: true,
             task: "t1".parse().unwrap(),
             token: 7,
             nonce: "n".into(),

@@ -157,9 +157,6 @@ impl State {
     }
 
     pub(super) fn task_found(&mut self, now: Now, found: Found, out: &mut Out) {
-        // A token that a record bears was given out, whatever the reservation says.
-        self.next_token = self.next_token.max(found.token + 1);
-        self.reserved_token = self.reserved_token.max(found.token);
         let id = found.id.clone();
         let accepted = found.accepted.clone();
         let (phase, not_before) = (found.phase, found.wishes.not_before);
@@ -194,7 +191,10 @@ impl State {
     }
 
     /// What a record says, without what follows from its phase.
-    pub(super) fn task_of(&self, now: Now, found: Found) -> Task {
+    pub(super) fn task_of(&mut self, now: Now, found: Found) -> Task {
+        // A token that a record bears was given out, whatever the reservation says.
+        self.next_token = self.next_token.max(found.token + 1);
+        self.reserved_token = self.reserved_token.max(found.token);
         let mut more = self.more_of(now, &found.wishes, &found.needs);
         // Of a task that was tried, it says when the next try may be.
         more.not_before.take_if(|_| found.failures + found.deferrals > 0);

@@ -22,6 +22,10 @@ pub const ENV_USAGE: &str = "NIGHTCREW_USAGE";
 pub const ENV_MODE: &str = "NIGHTCREW_MODE";
 /// The value of [`ENV_MODE`]: as itself.
 pub const MODE_NORMAL: &str = "normal";
+/// The value of [`ENV_MODE`]: in the place of an agent that keeps failing.
+pub const MODE_FALLBACK: &str = "fallback";
+/// `NIGHTCREW_NEEDS`: the file that tells of the tasks that this one needed, where there are any.
+pub const ENV_NEEDS: &str = "NIGHTCREW_NEEDS";
 /// `NIGHTCREW_TASK`: the id of the task that this process is for.
 pub const ENV_TASK: &str = "NIGHTCREW_TASK";
 /// `NIGHTCREW_TASK_FILE`: the file that holds the task's payload.

@@ -1,5 +1,7 @@
 //! What operators and agents declare: manifests, nightcrew.toml, files of variables.
 
+use std::time::Duration;
+
 use nightcrew::protocol::crewfile;
 use nightcrew::protocol::envfile::{self, ENV_FILE_LEN_MAX};
 use nightcrew::protocol::manifest::{
@@ -9,6 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::any::{bytes, name, text};
 
@@ -178,6 +181,12 @@ proptest! {
     }
 }
 
+/// How long this thread was at work so far: what else a machine does is not in it.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("less than a second"))
+}
+
 /// Nobody waits for a file that was made to be slow, nor does its size decide how much is told of it.
 #[test]
 fn files_at_their_caps_are_read_or_refused() {
@@ -189,9 +198,19 @@ fn files_at_their_caps_are_read_or_refused() {
         let variables = envfile::parse("file", piece.repeat(ENV_FILE_LEN_MAX / piece.len()));
         assert_eq!(variables.is_ok(), piece == "a=1\n", "{piece}");
     }
-    // Each of them is unknown, and all are long enough to take their time to be held against those that there are.
-    let unknown = (0..1100).map(|n| format!("k{n:052}=1\n")).collect::<Vec<_>>().concat();
-    assert_eq!(from_toml("file", unknown, &Defaults::default()).expect_err("unknown keys").len(), ERRORS_MAX);
+    // Each of them is unknown, and all are long enough to take their time to be held against those that there are:
+    // they must not take much longer than as many that are too many to be looked at.
+    let keys = (0..1100).map(|n| format!("k{n:052}=1\n")).collect::<Vec<_>>().concat();
+    let refused = |text: &str| {
+        let begun = worked();
+        let errors = from_toml("file", text, &Defaults::default()).expect_err("it is wrong");
+        (errors.len(), worked().saturating_sub(begun))
+    };
+    let (told, many) = refused(&format!("[env]\n{keys}"));
+    assert_eq!(told, 1);
+    let (told, unknown) = refused(&keys);
+    assert_eq!(told, ERRORS_MAX);
+    assert!(unknown < 30 * many, "{unknown:?} to refuse unknown keys, {many:?} to refuse as many");
     for (len, refused) in [(DECLARATION_LEN_MAX, false), (DECLARATION_LEN_MAX + 1, true)] {
         let blank = "\n".repeat(len);
         assert_eq!(from_toml("file", &blank, &Defaults::default()).is_err(), refused);

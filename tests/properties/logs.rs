@@ -1,5 +1,6 @@
 //! A log on a disk that did harm to it: opened, read, written on, opened again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,13 +10,22 @@ use nightcrew::protocol::framing::{Body, Tail};
 use nightcrew::protocol::layout::{Kept, Layout};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::framing::{Harm, Segment, harm, segment};
 
 fn opened(dir: &Path) -> (SegmentedLog<FsStore>, Recovery) {
     let store = FsStore::for_crew(dir.parent().expect("a parent")).expect("a store");
     SegmentedLog::open(store, dir).expect("a damaged log is opened all the same")
+}
+
+/// The numbers of the lines of a log that are left whole of it.
+fn numbers(log: &[u8], left: &[u8]) -> impl Iterator<Item = u64> {
+    let lines: BTreeSet<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
+    left.split_inclusive(|byte| *byte == b'\n').filter(move |line| lines.contains(line)).map(|line| {
+        let line: Value = serde_json::from_slice(line).expect("a line is JSON");
+        line["seq"].as_u64().expect("a line has its number")
+    })
 }
 
 fn check(segment: &Segment, harms: &[Harm]) -> Result<(), TestCaseError> {
@@ -50,6 +60,9 @@ fn check(segment: &Segment, harms: &[Harm]) -> Result<(), TestCaseError> {
     let body = Body::of(&json!({ "n": 1 })).expect("a body");
     let seq = log.append_commit(std::slice::from_ref(&body)).expect("it is written on");
     prop_assert!(expected.entries.iter().all(|(known, _)| *known < seq), "no number is used twice");
+    // Nor one that stands in what is not believed, but for the commit that was being written.
+    let told = numbers(segment.bytes(), &damaged).max();
+    prop_assert!(torn || told < Some(seq), "{} is used again, though {:?} was", seq, told);
     drop(log);
     let (log, recovery) = opened(&dir);
     prop_assert!(recovery.aside.is_empty(), "what was mended stays mended: {:?}", recovery);

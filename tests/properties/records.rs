@@ -8,7 +8,7 @@ use nightcrew::protocol::process::Ending;
 use nightcrew::protocol::record::{RecordError, decode, encode};
 use nightcrew::protocol::request::{Answer, Ask, Request};
 use nightcrew::protocol::status::{AgentStatus, Alert, CrewStatus, Refusal, RunStatus, Standing};
-use nightcrew::protocol::task::{Attempt, Lock, Outcome, Phase, TaskRecord, Verdict};
+use nightcrew::protocol::task::{Attempt, Lock, Made, OnDead, Outcome, Phase, TaskRecord, Verdict, Wishes};
 use nightcrew::protocol::tokens::Tokens;
 use nightcrew::protocol::update::{Operation, Update};
 use proptest::collection::vec;
@@ -69,35 +69,79 @@ impl Written {
 }
 
 fn task() -> impl Strategy<Value = Written> {
-    let states = select([Phase::New, Phase::Ready, Phase::Waiting, Phase::Done, Phase::Dead].as_slice());
-    let attempt = (name(), name(), any::<u64>(), wall(), text())
-        .prop_map(|(agent, run, token, at, error)| Attempt { agent, run, token, at, error });
+    let states = select(
+        [
+            Phase::New,
+            Phase::Ready,
+            Phase::Waiting,
+            Phase::Blocked,
+            Phase::Gated,
+            Phase::Review,
+            Phase::Done,
+            Phase::Dead,
+        ]
+        .as_slice(),
+    );
+    let attempt =
+        (name(), name(), any::<u64>(), wall(), text()).prop_map(|(agent, run, token, at, error)| Attempt {
+            agent,
+            run: Some(run),
+            token,
+            began: Some(at),
+            at,
+            output: error.clone(),
+            error,
+        });
     let head = (name(), any::<u64>(), text(), name(), states, any::<u32>(), any::<u32>(), wall());
     let rest =
         (text(), option::of(wall()), option::of(wall()), vec(text(), 0..3), vec(attempt, 0..3), value());
-    (head, rest).prop_map(|(head, rest)| {
-        let (id, token, nonce, kind, state, failures, deferrals, at) = head;
-        let (by, not_before, ended, decided, attempts, payload) = rest;
-        let payload = to_raw_value(&payload).expect("JSON");
-        let record = TaskRecord {
-            v: 1,
-            id,
-            token,
-            nonce,
-            kind,
-            state,
-            failures,
-            deferrals,
-            at,
-            by,
-            not_before,
-            ended,
-            decided,
-            attempts,
-            payload,
-        };
-        Written::of("task", &record)
+    (head, rest, wishes(), any::<(u32, u32)>(), option::of(made())).prop_map(
+        |(head, rest, wishes, counts, made)| {
+            let (id, token, nonce, kind, state, failures, deferrals, at) = head;
+            let (by, not_before, ended, decided, attempts, payload) = rest;
+            let payload = to_raw_value(&payload).expect("JSON");
+            let record = TaskRecord {
+                v: 1,
+                id,
+                token,
+                nonce,
+                kind,
+                state,
+                failures,
+                deferrals,
+                at,
+                by,
+                deaths: counts.0,
+                replays: counts.1,
+                wishes: Wishes { not_before, ..wishes },
+                unique_until: made.as_ref().map(|_| at),
+                reason: made.as_ref().map(|_| "why".to_owned()),
+                made,
+                ended,
+                decided,
+                attempts,
+                payload,
+            };
+            Written::of("task", &record)
+        },
+    )
+}
+
+fn wishes() -> impl Strategy<Value = Wishes> {
+    let on_dead = select([OnDead::Fail, OnDead::Run].as_slice());
+    let all = (any::<i8>(), option::of(wall()), option::of(name()), vec(name(), 0..3), on_dead);
+    all.prop_map(|(priority, expires, group, needs, on_dead)| Wishes {
+        priority,
+        not_before: None,
+        expires,
+        group,
+        needs,
+        on_dead,
     })
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    (name(), name(), option::of(name())).prop_map(|(agent, gate, then)| Made { agent, gate, then })
 }
 
 fn lock_or_outcome() -> impl Strategy<Value = Written> {
@@ -399,7 +443,8 @@ fn a_payload_is_kept_byte_for_byte() {
     {
         let raw = RawValue::from_string(payload.to_owned()).expect("JSON");
         let (name, at) = ("t".parse::<Name>().expect("a name"), nightcrew::protocol::time::Wall(0));
-        let task = TaskRecord::submission(name.clone(), "n".into(), name, at, String::new(), raw);
+        let task =
+            TaskRecord::submission(name.clone(), "n".into(), name, at, String::new(), raw, Wishes::default());
         let read = decode::<TaskRecord>(&encode(&task)).expect("a task");
         assert_eq!(read.payload.get(), payload);
     }

@@ -119,9 +119,9 @@ const REFUSED: &[Case] = &[
         "remove it",
     ),
     (
-        &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# tmeout = \"5m\"\n# gate = \"x\"\n# ///\n", 0o755)],
+        &[("agents/a.sh", "#!/bin/sh\n# /// agent\n# tmeout = \"5m\"\n# depends = [\"x\"]\n# ///\n", 0o755)],
         "agents/a.sh",
-        "line 3: unknown key \"tmeout\"; line 4: \"gate\" is not in this version",
+        "line 3: unknown key \"tmeout\"; line 4: \"depends\" is not in this version",
         "did you mean \"timeout\"?; ",
     ),
     (&[("agents/a.toml", "about = \"x\"\n", 0o644)], "agents/a.toml", "no command", "add command ="),

@@ -152,7 +152,7 @@ fn the_same_task_again_is_a_duplicate_wherever_it_stands() {
     crew.admit(&id, 5);
     assert_eq!(again(&key_of("k")), Standing::Ready);
     assert_eq!(again(&Sameness::Id(id.clone())), Standing::Ready);
-    for (shelf, standing) in [(Shelf::Done, Standing::Done), (Shelf::Dead, Standing::Dead)] {
+    for (shelf, standing) in [(Shelf::Done, Standing::Done), (Shelf::Review, Standing::Review)] {
         let record: TaskRecord = crew.read(&crew.layout.task(&id));
         crew.write(&crew.layout.ended(shelf, &id), &encode(&record));
         crew.store.unlink(&crew.layout.task(&id)).unwrap();

@@ -7,7 +7,7 @@ use crate::app::environment::{Inputs, TaskFacts, environment};
 use crate::edge::clock::Clock;
 use crate::edge::processes::{Launch, Processes};
 use crate::edge::store::Store;
-use crate::machine::effect::Grant;
+use crate::machine::effect::{Grant, Mode};
 use crate::protocol::layout::Shelf;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{RunId, TaskId};
@@ -29,6 +29,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             failures: grant.failures,
             payload: payload.clone(),
             output: layout.output(agent, &grant.lock.task, grant.lock.token),
+            needs: Some(layout.needs(agent, run)).filter(|path| self.is_there(path)),
+            fallback: grant.mode == Mode::Fallback,
         });
         // A handler may have several runs at once, and its beats are its own affair: a file each.
         let heartbeat =

@@ -9,6 +9,7 @@ use crate::edge::processes::{Order, Processes};
 use crate::edge::store::{ReadError, Store};
 use crate::edge::writer::{Change, Job, Ticket};
 use crate::machine::effect::Grant;
+use crate::machine::event::Need;
 use crate::machine::{Effect, Event};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
@@ -201,7 +202,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         };
         let payload = self.options.layout.payload(agent, run);
         let written = self.store.write_new(&payload, record.payload.get().as_bytes(), false);
-        let linked = written.and_then(|()| self.publish_lock(&grant.lock));
+        let needs = written.and_then(|()| self.lay_out_needs(run, agent, &record));
+        let linked = needs.and_then(|()| self.publish_lock(&grant.lock));
         if let Err(error) = linked {
             let why = format!("cannot lay out task {task}: {error}");
             events.push_back(Event::DispatchFailed(run.clone(), why));
@@ -211,6 +213,25 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             return false;
         }
         true
+    }
+
+    /// Tells what became of the tasks that one needed: `{"ID":{"state":"done","output":"FILE"},…}`.
+    fn lay_out_needs(&self, run: &RunId, agent: &AgentName, record: &TaskRecord) -> io::Result<()> {
+        if record.wishes.needs.is_empty() {
+            return Ok(());
+        }
+        let mut told = serde_json::Map::new();
+        for (id, need) in self.needs_of(record).map_err(io::Error::other)? {
+            let result = self.options.layout.result(&id);
+            let (state, output) = match need {
+                Need::Done => ("done", self.is_there(&result).then(|| result.display().to_string())),
+                Need::Dead => ("dead", None),
+                Need::Open => ("open", None),
+            };
+            told.insert(id.to_string(), serde_json::json!({ "state": state, "output": output }));
+        }
+        let path = self.options.layout.needs(agent, run);
+        self.store.write_new(&path, &record::encode(&told), false)
     }
 
     /// A lock is found by its name, and a power cut that takes it takes its owner too: it is not synced.
@@ -234,8 +255,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn close_run(&mut self, run: &RunId, agent: &AgentName) {
+        let layout = &self.options.layout;
         for path in
-            [self.options.layout.payload(agent, run), self.options.layout.heartbeat_of_run(agent, run)]
+            [layout.payload(agent, run), layout.needs(agent, run), layout.heartbeat_of_run(agent, run)]
         {
             if let Err(error) = self.store.unlink(&path) {
                 log::warn!("{}: {error}", path.display());

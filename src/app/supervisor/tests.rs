@@ -77,6 +77,7 @@ impl Told {
                 Change::Rename { .. }
                 | Change::Write { .. }
                 | Change::Copy { .. }
+                | Change::Link { .. }
                 | Change::Remove { .. } => None,
             })
             .collect()

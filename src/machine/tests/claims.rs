@@ -92,7 +92,7 @@ fn an_owner_that_hands_in_and_exits_is_always_accepted() {
             s.tell(seen);
         } else {
             s.tell(Event::Exited(run.clone(), Ending::Code(1)));
-            s.tell(Event::TreeGone(run, Vec::new())).tell(seen);
+            s.tell(Event::TreeGone(run, Vec::new(), String::new())).tell(seen);
         }
         let change = s.change();
         assert_eq!((change.phase, change.token), (Phase::Done, lock.token));
@@ -333,7 +333,7 @@ fn a_process_outside_any_run_is_watched_no_longer_than_it_holds_the_task() {
 fn a_record_moved_back_while_its_task_is_ending_is_left_for_the_next_look() {
     let (mut s, _, lock) = claimed();
     s.tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));
-    let back = Submission { replayed: true, ..Story::submission("t", "k") };
+    let back = Submission { replayed: Some(3), ..Story::submission("t", "k") };
     s.tell(Event::Submitted(back.clone()));
     assert!(s.news.is_empty(), "it may be all that is left of the task");
     s.stored().tell(Event::Submitted(back));

@@ -119,7 +119,7 @@ fn a_restart_asked_for_while_it_ends_is_not_overruled_by_that_end() {
     let run = s.service_up("a", service());
     s.tell(Event::Exited(run.clone(), Ending::Code(0)));
     restart(&mut s, &["a"]);
-    s.tell(Event::TreeGone(run, Vec::new()));
+    s.tell(Event::TreeGone(run, Vec::new(), String::new()));
     assert_eq!(s.launches().len(), 1);
 }
 

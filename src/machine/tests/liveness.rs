@@ -60,7 +60,7 @@ fn an_isolated_run_that_stays_silent_is_killed_after_its_grace_and_restarted() {
         assert!(s.wants(&Effect::KillTree(run.clone())));
         s.tell(Event::Exited(run.clone(), Ending::Signal(9)));
         assert!(!s.wants(&Effect::KillTree(run.clone())), "that is on its way");
-        s.tell(Event::TreeGone(run, Vec::new()));
+        s.tell(Event::TreeGone(run, Vec::new(), String::new()));
         assert_eq!(s.launches().len(), 1);
         assert_eq!(s.state.agents[&name("a")].failures, 1);
     }

@@ -4,12 +4,13 @@
 
 mod claims;
 mod control;
+mod gates;
 mod liveness;
 mod random;
 mod services;
 mod tasks;
+mod waits;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::effect::{Grant, RecordChange};
@@ -19,8 +20,9 @@ use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
+use crate::protocol::request::{Ask, Request};
 use crate::protocol::status::{AgentStatus, Standing};
-use crate::protocol::task::{Lock, Outcome, Phase, Verdict};
+use crate::protocol::task::{Lock, Outcome, Phase, Verdict, Wishes};
 use crate::protocol::time::Wall;
 
 const BOOT: &str = "boot";
@@ -126,7 +128,7 @@ impl Story {
     fn ends(&mut self, run: &RunId, ending: Ending) -> &mut Self {
         self.tell(Event::Exited(run.clone(), ending));
         let first = std::mem::take(&mut self.news);
-        self.tell(Event::TreeGone(run.clone(), Vec::new()));
+        self.tell(Event::TreeGone(run.clone(), Vec::new(), String::new()));
         self.news.splice(0..0, first);
         self
     }
@@ -151,7 +153,10 @@ impl Story {
             nonce: format!("of-{id}"),
             kind: name(kind),
             by: "operator".into(),
-            replayed: false,
+            at: Wall(0),
+            wishes: Wishes::default(),
+            needs: Vec::new(),
+            replayed: None,
             ended: None,
             told: None,
         }
@@ -199,13 +204,17 @@ impl Story {
 
     /// The one change of a record that was just asked for.
     fn change(&self) -> RecordChange {
-        let records: Vec<_> = self
-            .news
-            .iter()
-            .filter_map(|effect| if let Effect::Record(_, change) = effect { Some(change) } else { None })
-            .collect();
-        let [change] = &records[..] else { panic!("one record expected: {:?}", self.news) };
-        RecordChange::clone(change)
+        let [change] = &self.changes()[..] else { panic!("one record expected: {:?}", self.news) };
+        change.clone()
+    }
+
+    /// All changes of records that were just asked for.
+    fn changes(&self) -> Vec<RecordChange> {
+        let change = |effect: &Effect| match effect {
+            Effect::Record(_, change) => Some(RecordChange::clone(change)),
+            _ => None,
+        };
+        self.news.iter().filter_map(change).collect()
     }
 
     fn wants(&self, effect: &Effect) -> bool {
@@ -231,7 +240,8 @@ impl Story {
         self.status(agent).state
     }
 
-    fn ready(&self, kind: &str) -> BTreeSet<TaskId> {
-        self.state.ready.get(&name(kind)).into_iter().flatten().map(|(_, id)| id.clone()).collect()
+    /// In the order in which they are given out.
+    fn ready(&self, kind: &str) -> Vec<TaskId> {
+        self.state.ready.get(&name(kind)).into_iter().flatten().map(|(_, _, id)| id.clone()).collect()
     }
 }

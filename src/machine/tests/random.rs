@@ -1,6 +1,6 @@
 //! Whatever happens, in whatever order: what must always hold does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -175,7 +175,7 @@ impl World {
             Move::Lost(task) => Event::TaskLost(self.task(task)?, "gone".into()),
             Move::DispatchFailed(n) => {
                 let run = self.run(n, starting)?;
-                self.s.state.runs[&run].task.as_ref()?;
+                self.s.state.runs[&run].task()?;
                 Event::DispatchFailed(run, "no".into())
             }
             Move::SpawnFailed(n, busy) => {
@@ -185,7 +185,7 @@ impl World {
             Move::Exited(n, code) => Event::Exited(self.run(n, live)?, Ending::Code(code)),
             Move::TreeGone(n) => {
                 let run = self.run(n, |state| matches!(state, RunState::Ending(_) | RunState::Stuck(_)))?;
-                Event::TreeGone(run, Vec::new())
+                Event::TreeGone(run, Vec::new(), String::new())
             }
             Move::TreeStuck(n) => {
                 Event::TreeStuck(self.run(n, |state| matches!(state, RunState::Ending(_)))?, Vec::new())
@@ -273,7 +273,7 @@ impl World {
         let listed: usize = state.ready.values().map(BTreeSet::len).sum();
         assert_eq!(listed, state.tasks.values().filter(|task| matches!(task.stage, Stage::Ready)).count());
         for (name, agent) in &state.agents {
-            let services = agent.runs.iter().filter(|run| state.runs[*run].task.is_none());
+            let services = agent.runs.iter().filter(|run| state.runs[*run].is_service());
             let started = services.filter(|run| state.runs[*run].version.is_some()).count();
             assert!(started <= 1, "two runs of the service {name}");
             state.agent_status(name).unwrap();

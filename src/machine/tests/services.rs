@@ -205,7 +205,7 @@ fn the_old_versions_end_is_not_the_new_ones() {
     let mut s = Story::new();
     let run = s.service_up("a", service());
     s.tell(Event::Exited(run.clone(), Ending::Code(0)));
-    s.offer("a", "2", service()).wait(2_000).tell(Event::TreeGone(run, vec!["sleep".into()]));
+    s.offer("a", "2", service()).wait(2_000).tell(Event::TreeGone(run, vec!["sleep".into()], String::new()));
     assert_eq!(s.launches()[0].1, "2");
 }
 
@@ -241,7 +241,7 @@ fn what_a_service_leaves_behind_is_cleared_before_the_next_one_starts() {
     assert_eq!(s.alerts(), ["unkillable-a"]);
     s.wait(100_000);
     assert!(s.launches().is_empty());
-    s.tell(Event::TreeGone(run, vec!["dd".into()]));
+    s.tell(Event::TreeGone(run, vec!["dd".into()], String::new()));
     assert_eq!(s.launches().len(), 1);
 }
 
@@ -255,7 +255,7 @@ fn a_survivor_is_stopped_and_its_agent_started_anew() {
     assert!(s.launches().is_empty());
     s.wait(10_000);
     assert!(s.wants(&Effect::KillTree(run.clone())));
-    s.tell(Event::TreeGone(run, Vec::new()));
+    s.tell(Event::TreeGone(run, Vec::new(), String::new()));
     assert_eq!(s.launches().len(), 1);
 }
 
@@ -269,6 +269,6 @@ fn what_a_survivor_leaves_is_killed_though_a_restart_was_asked_for_meanwhile() {
     s.tell(Event::Asked(Request { v: 1, id: name("r"), ask }));
     s.tell(Event::Exited(run.clone(), Ending::Unseen));
     assert!(s.wants(&Effect::KillTree(run.clone())), "no process thread kills what it did not start unasked");
-    s.tell(Event::TreeGone(run, Vec::new()));
+    s.tell(Event::TreeGone(run, Vec::new(), String::new()));
     assert_eq!(s.launches().len(), 1);
 }

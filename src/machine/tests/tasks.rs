@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::event::{Accepted, Ended, Found};
+use crate::machine::event::{Accepted, Ended, Found, Next};
 use crate::protocol::layout::Shelf;
 
 fn with_handler() -> Story {
@@ -15,6 +15,10 @@ fn exits(s: &mut Story, run: &RunId, code: i32) -> RecordChange {
     s.looked("t").change()
 }
 
+fn from(at: Wall) -> Wishes {
+    Wishes { not_before: Some(at), ..Wishes::default() }
+}
+
 fn found(phase: Phase) -> Found {
     Found {
         id: name("t"),
@@ -22,9 +26,13 @@ fn found(phase: Phase) -> Found {
         nonce: "n".into(),
         token: 40,
         phase,
+        at: Wall(0),
         failures: 0,
         deferrals: 0,
-        not_before: None,
+        deaths: 0,
+        wishes: Wishes::default(),
+        needs: Vec::new(),
+        made: None,
         accepted: None,
         handed_in: Vec::new(),
         lock: None,
@@ -59,14 +67,14 @@ fn what_is_known_already_is_dropped() {
     let other = Submission { nonce: "other".into(), ..Story::submission("t", "k") };
     s.tell(Event::Submitted(other));
     assert_eq!(of(&s).as_deref(), Some("open"));
-    for (shelf, word) in [(Shelf::Done, "done"), (Shelf::Dead, "dead")] {
-        let ended = |nonce: &str| Some(Ended { shelf, nonce: nonce.into(), at: None });
+    for (shelf, word) in [(Shelf::Done, "done"), (Shelf::Review, "review")] {
+        let ended = |nonce: &str| Some(Ended { shelf, nonce: nonce.into(), token: 5, unique_until: None });
         s.tell(Event::Submitted(Submission { ended: ended("old"), ..Story::submission("u", "k") }));
         assert_eq!(of(&s).as_deref(), Some(word));
         s.tell(Event::Submitted(Submission { ended: ended("of-u"), ..Story::submission("u", "k") }));
         assert_eq!(of(&s), None);
     }
-    s.tell(Event::Submitted(Submission { replayed: true, ..Story::submission("v", "k") }));
+    s.tell(Event::Submitted(Submission { replayed: Some(3), ..Story::submission("v", "k") }));
     assert!(matches!(&s.news[..], [Effect::Admit { fact: Some(Fact::Replayed { .. }), .. }]));
 }
 
@@ -90,8 +98,9 @@ fn a_submission_that_could_not_be_admitted_may_be_admitted_later() {
 #[test]
 fn a_handler_gets_the_oldest_task_one_at_a_time() {
     let mut s = with_handler();
-    for id in ["z", "y", "x"] {
-        s.tell(Event::Submitted(Story::submission(id, "k")));
+    for (at, id) in ["z", "y", "x"].into_iter().enumerate() {
+        let at = Wall(i64::try_from(at).unwrap());
+        s.tell(Event::Submitted(Submission { at, ..Story::submission(id, "k") }));
     }
     s.stored();
     for id in ["z", "y", "x"] {
@@ -125,7 +134,7 @@ fn a_survivor_counts_for_its_handlers_concurrency() {
     s.tell(Event::SurvivorFound(name("old"), name("h"), identity(9)));
     s.offer("h", "1", handler("k")).admitted("t", "k");
     assert!(s.launches().is_empty());
-    s.tell(Event::TreeGone(name("old"), Vec::new()));
+    s.tell(Event::TreeGone(name("old"), Vec::new(), String::new()));
     assert_eq!(s.launches().len(), 1);
 }
 
@@ -310,7 +319,7 @@ fn what_an_earlier_supervisor_admitted_goes_on() {
 
     let mut s = Story::new();
     let at = Wall(s.now().wall.0 + 5_000);
-    s.tell(Event::TaskFound(Box::new(Found { not_before: Some(at), ..found(Phase::Waiting) }))).wait(4_999);
+    s.tell(Event::TaskFound(Box::new(Found { wishes: from(at), ..found(Phase::Waiting) }))).wait(4_999);
     assert!(s.news.is_empty());
     assert_eq!(s.wait(1).change().phase, Phase::Ready);
 
@@ -321,19 +330,23 @@ fn what_an_earlier_supervisor_admitted_goes_on() {
 
 #[test]
 fn an_outcome_that_only_the_ledger_shows_is_finished_without_telling_it_again() {
-    for (status, dead, phase) in [
-        (Verdict::Done, false, Phase::Done),
-        (Verdict::Failed, true, Phase::Dead),
-        (Verdict::Failed, false, Phase::Waiting),
+    for (status, next, phase) in [
+        (Verdict::Done, "done", Phase::Done),
+        (Verdict::Done, "gate g, then k", Phase::Gated),
+        (Verdict::Failed, "dead", Phase::Dead),
+        (Verdict::Failed, "again at 2026-11-20T03:00:00.000Z", Phase::Waiting),
     ] {
         let outcome =
             Outcome { v: 1, task: name("t"), token: 40, nonce: "c".into(), status, error: Some("e".into()) };
-        let accepted = Some(Accepted { agent: name("p"), outcome, dead });
+        let accepted = Some(Accepted { agent: name("p"), outcome, next: Next::parse(next, &name("p")) });
         let mut s = Story::new();
         s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
         let change = s.change();
         assert_eq!((change.phase, change.decided.as_deref()), (phase, Some("c")));
         assert!(change.facts.is_empty());
+        if let Some(made) = change.made {
+            assert_eq!((made.agent, made.gate, made.then), (name("p"), name("g"), Some(name("k"))));
+        }
     }
 }
 

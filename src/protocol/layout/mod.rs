@@ -199,12 +199,17 @@ impl Layout {
     pub fn payload(&self, agent: &AgentName, run: &RunId) -> PathBuf {
         below(&self.tmp(agent), format!("{run}.payload"))
     }
+    /// `state/tmp/NAME/RUN.needs`: what became of the tasks that a run's task needed, for that run.
+    #[must_use]
+    pub fn needs(&self, agent: &AgentName, run: &RunId) -> PathBuf {
+        below(&self.tmp(agent), format!("{run}.needs"))
+    }
     /// The run that a file in `state/tmp/NAME/` or `state/status/` was made for, if it was for one run alone: of no
     /// use once that is gone.
     #[must_use]
     pub fn run_of_file(file_name: &str) -> Option<RunId> {
         let mut parts = file_name.split('.');
-        let ([Some(run), Some("payload"), None, None]
+        let ([Some(run), Some("payload" | "needs"), None, None]
         | [Some(run), Some(_), Some(CLAIM_EXT), None]
         | [Some(_), Some(run), Some("heartbeat"), None]) =
             [parts.next(), parts.next(), parts.next(), parts.next()]

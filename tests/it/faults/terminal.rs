@@ -4,12 +4,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nightcrew::protocol::holder::Holder;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::at_work::{at_work, beats_go_on, lines_of, pids_of_victim, victim_restarts};
+use super::watches::SCANS;
 use crate::crew::{Crew, is_alive, name, send, text_of};
 
 /// All that a crew does, while nobody can be told.
@@ -158,6 +160,7 @@ fn directories_that_are_taken_away_and_put_back_are_seen_again() {
     crew.start();
     crew.running("victim", None);
     let before = pids_of_victim(&crew).len();
+    let begun = Instant::now();
 
     let new = crew.layout.new_tasks();
     fs::remove_dir_all(&new).expect("removed");
@@ -192,6 +195,8 @@ fn directories_that_are_taken_away_and_put_back_are_seen_again() {
     crew.sleeper("other");
     crew.running("other", None);
     crew.eventually("what is not there is ended", || crew.pid("victim").is_none());
+    // The scans find all of this too, but one after the other.
+    assert!(begun.elapsed() < SCANS, "it is found by the scans alone\n{}", crew.told());
     assert!(lines_of(&crew.path("victim.pids")).len() >= before);
     crew.ends_well();
 }

@@ -1,0 +1,287 @@
+//! Gates, reviews, retries by policy, poison, and fallbacks.
+
+use super::*;
+use crate::machine::effect::{BoundFate, Mode, Output};
+use crate::machine::event::Found;
+use crate::protocol::manifest::{Defaults, from_toml};
+use crate::protocol::task::Made;
+
+fn manifest(text: &str) -> Manifest {
+    from_toml("h.toml", format!("handles = [\"k\"]\ncommand = [\"x\"]\n{text}"), &Defaults::default())
+        .unwrap()
+}
+
+/// A crew whose handler has this manifest, with task `t` at work.
+fn at_work(text: &str) -> (Story, RunId) {
+    let mut s = Story::new();
+    s.offer("h", "1", manifest(text)).admitted("t", "k");
+    let run = s.up();
+    (s, run)
+}
+
+fn exits(s: &mut Story, run: &RunId, ending: Ending) -> RecordChange {
+    s.ends(run, ending);
+    s.looked("t").change()
+}
+
+/// The gate's run, and that it is asked about `t`.
+fn judge(s: &Story) -> RunId {
+    let found = s.news.iter().find_map(|effect| match effect {
+        Effect::Judge { run, task, .. } if *task == name("t") => Some(run.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("{:?}", s.news))
+}
+
+#[test]
+fn a_result_that_passes_its_gate_is_done_and_handed_on() {
+    let (mut s, run) = at_work("gate = \"g\"\nthen = \"publish\"");
+    let change = exits(&mut s, &run, Ending::Code(0));
+    let token = change.token;
+    assert_eq!(change.phase, Phase::Gated);
+    assert_eq!(change.output, Some(Output::HandedIn(name("h"), token)));
+    assert_eq!(change.bound, None, "what was submitted within it waits for the judgement");
+    s.stored();
+    let gate = judge(&s);
+    s.tell(Event::Spawned(gate.clone(), identity(9))).ends(&gate, Ending::Code(0));
+    let change = s.change();
+    assert_eq!((change.phase, change.token, &change.output), (Phase::Done, token, &Some(Output::Judged)));
+    let bound = change.bound.unwrap();
+    assert_eq!((bound.agent, bound.token), (name("h"), token));
+    assert_eq!(bound.fate, BoundFate::Submitted(Some(name("publish"))));
+    s.stored();
+    assert!(!s.state.is_open(&name("t")));
+}
+
+#[test]
+fn a_result_that_does_not_pass_goes_to_review_with_the_gates_words() {
+    for (ending, words, reason) in [
+        (Ending::Code(1), "too short\n", "too short"),
+        (Ending::Signal(11), "", "the gate said nothing: killed by signal 11"),
+    ] {
+        let (mut s, run) = at_work("gate = \"g\"");
+        exits(&mut s, &run, Ending::Code(0));
+        s.stored();
+        let gate = judge(&s);
+        s.tell(Event::Spawned(gate.clone(), identity(9))).tell(Event::Exited(gate.clone(), ending));
+        assert!(s.state.wants_words(&gate));
+        s.tell(Event::TreeGone(gate, Vec::new(), words.into()));
+        let change = s.change();
+        assert_eq!((change.phase, change.reason.as_deref()), (Phase::Review, Some(reason)));
+        assert_eq!(change.bound, None, "a person may still approve it");
+    }
+}
+
+#[test]
+fn a_gate_that_cannot_be_run_or_takes_too_long_passes_nothing() {
+    let (mut s, run) = at_work("gate = \"g\"");
+    exits(&mut s, &run, Ending::Code(0));
+    s.stored();
+    let gate = judge(&s);
+    s.tell(Event::SpawnFailed { run: gate, error: "there is no gates/g".into(), busy: false });
+    assert_eq!(s.change().reason.as_deref(), Some("the gate cannot be run: there is no gates/g"));
+
+    let (mut s, run) = at_work("gate = \"g\"");
+    exits(&mut s, &run, Ending::Code(0));
+    s.stored();
+    let gate = judge(&s);
+    s.tell(Event::Spawned(gate.clone(), identity(9))).wait(60_000);
+    assert!(s.wants(&Effect::Signal(gate.clone(), 15)));
+    s.ends(&gate, Ending::Signal(15));
+    assert_eq!(
+        (s.change().phase, s.change().reason.as_deref()),
+        (Phase::Review, Some("the gate took longer than 1m"))
+    );
+}
+
+#[test]
+fn a_gate_that_was_drained_or_never_asked_is_asked_again() {
+    let (mut s, run) = at_work("gate = \"g\"");
+    exits(&mut s, &run, Ending::Code(0));
+    s.stored();
+    let gate = judge(&s);
+    s.tell(Event::Spawned(gate.clone(), identity(9))).tell(Event::StopAsked("TERM".into()));
+    s.ends(&gate, Ending::Signal(15));
+    assert!(s.changes().is_empty(), "nothing was judged: {:?}", s.news);
+
+    let mut s = Story::new();
+    let made = Some(Made { agent: name("h"), gate: name("g"), then: None });
+    s.tell(Event::TaskFound(Box::new(Found { made, ..found(Phase::Gated) })));
+    judge(&s);
+}
+
+fn found(phase: Phase) -> Found {
+    Found {
+        id: name("t"),
+        kind: name("k"),
+        nonce: "n".into(),
+        token: 40,
+        phase,
+        at: Wall(0),
+        failures: 0,
+        deferrals: 0,
+        deaths: 0,
+        wishes: Wishes::default(),
+        needs: Vec::new(),
+        made: None,
+        accepted: None,
+        handed_in: Vec::new(),
+        lock: None,
+    }
+}
+
+#[test]
+fn a_person_decides_what_the_gate_did_not_pass() {
+    let made = Some(Made { agent: name("h"), gate: name("g"), then: Some(name("p")) });
+    let reviewed = || Some(Box::new(Found { made: made.clone(), ..found(Phase::Review) }));
+    let ask = |ask: Ask| Request { v: 1, id: name("r"), ask };
+    let approve = || ask(Ask::Approve { task: name("t") });
+
+    let mut s = Story::new();
+    s.tell(Event::Reviewed(approve(), reviewed()));
+    let change = s.change();
+    assert!(change.reviewed && change.phase == Phase::Done && change.token == 40);
+    assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(Some(name("p"))));
+    assert!(s.wants(&Effect::Answer(name("r"), true, "task t is done".into())));
+    s.tell(Event::Reviewed(approve(), reviewed()));
+    assert!(s.changes().is_empty(), "it is being decided about");
+
+    let mut s = Story::new();
+    s.tell(Event::Reviewed(ask(Ask::Reject { task: name("t"), why: "no".into() }), reviewed()));
+    let change = s.change();
+    assert!(change.reviewed && change.phase == Phase::Dead && change.token > 40);
+    assert_eq!(change.reason.as_deref(), Some("rejected in review: no"));
+    assert_eq!(change.bound.unwrap().fate, BoundFate::Dropped);
+
+    s.tell(Event::Reviewed(approve(), None));
+    assert!(s.wants(&Effect::Answer(name("r"), false, "task t is not in review".into())));
+}
+
+#[test]
+fn what_was_submitted_within_a_task_shares_its_fate() {
+    for (text, code, fate) in [
+        ("", 0, BoundFate::Submitted(None)),
+        ("then = \"publish\"", 0, BoundFate::Submitted(Some(name("publish")))),
+        ("then = \"publish\"", 1, BoundFate::Dropped),
+        ("", 75, BoundFate::Dropped),
+        ("", 65, BoundFate::Dropped),
+    ] {
+        let (mut s, run) = at_work(text);
+        assert_eq!(exits(&mut s, &run, Ending::Code(code)).bound.unwrap().fate, fate, "{text} {code}");
+    }
+}
+
+#[test]
+fn a_failed_task_is_retried_as_its_handler_declares() {
+    for (text, code, phases) in [
+        ("retries = 0", 1, &[Phase::Dead][..]),
+        ("retries = 2\nbackoff = \"1s\"", 1, &[Phase::Waiting, Phase::Waiting, Phase::Dead]),
+        ("retry_on = [7]", 1, &[Phase::Dead]),
+        ("retry_on = [7]", 7, &[Phase::Waiting]),
+        ("no_retry_on = [7]", 7, &[Phase::Dead]),
+    ] {
+        let (mut s, mut run) = at_work(text);
+        for (at, phase) in phases.iter().enumerate() {
+            let change = exits(&mut s, &run, Ending::Code(code));
+            assert_eq!(change.phase, *phase, "{text}, try {at}");
+            s.stored();
+            if *phase == Phase::Waiting && at + 1 < phases.len() {
+                s.wait(1_000).stored();
+                run = s.up();
+            }
+        }
+    }
+}
+
+#[test]
+fn each_wait_stays_below_its_bound_and_the_last_bound_serves_all_after_it() {
+    let retry = manifest("retries = 7\nbackoff = [\"1s\", \"4s\"]").retry;
+    let bounds: Vec<_> = (0..=8).map(|failures| retry.wait_ms(failures)).collect();
+    let (one, four) = (Some(1_000), Some(4_000));
+    assert_eq!(bounds, [None, one, four, four, four, four, four, four, None]);
+    let default = Manifest::default().retry;
+    let bounds: Vec<_> = (1..=5).map(|failures| default.wait_ms(failures)).collect();
+    assert_eq!(bounds, [Some(1_000), Some(4_000), Some(16_000), None, None]);
+}
+
+#[test]
+fn what_a_failed_try_printed_last_is_kept_with_it() {
+    let (mut s, run) = at_work("");
+    s.tell(Event::Exited(run.clone(), Ending::Code(1)));
+    assert!(s.state.wants_words(&run));
+    s.tell(Event::TreeGone(run.clone(), Vec::new(), "no such file\n".into()));
+    let attempt = s.looked("t").change().attempt.unwrap();
+    assert_eq!((attempt.error.as_str(), attempt.output.as_str()), ("exit 1", "no such file\n"));
+    assert_eq!((attempt.agent, attempt.run), (name("h"), Some(run)));
+    assert!(attempt.began.is_some());
+}
+
+#[test]
+fn a_task_whose_owners_keep_dying_is_poison() {
+    let mut s = Story::new();
+    s.admitted("t", "k");
+    for death in 1..=5 {
+        let lock = s.lock("t", "agent", None, Some(identity(77)));
+        s.locked(lock.clone()).tell(Event::Exited(name(&lock.nonce), Ending::Unseen));
+        let change = s.looked("t").change();
+        assert_eq!(change.deaths, death);
+        let dead = death == 5;
+        assert_eq!((change.phase == Phase::Dead, change.failures), (dead, 0), "{death}");
+        assert_eq!(change.reason.is_some(), dead);
+        s.stored();
+    }
+}
+
+#[test]
+fn a_drain_is_nobodys_death() {
+    let (mut s, run) = at_work("");
+    s.tell(Event::StopAsked("TERM".into()));
+    let change = exits(&mut s, &run, Ending::Signal(15));
+    assert_eq!((change.phase, change.deaths, change.failures), (Phase::Ready, 0, 0));
+}
+
+/// A task of the handler fails; which one is given out next, to whom and how.
+fn fails_next(s: &mut Story, id: &str) {
+    let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    assert_eq!(grant.lock.task, name(id));
+    let run = s.up();
+    s.ends(&run, Ending::Code(1)).looked(id).stored();
+}
+
+#[test]
+fn while_a_handler_keeps_failing_its_fallback_takes_its_tasks() {
+    let mut s = Story::new();
+    let lite = from_toml("l.toml", "handles = [\"lite\"]\ncommand = [\"x\"]", &Defaults::default()).unwrap();
+    s.offer("h", "1", manifest("fallback = \"l\"\nretries = 0")).offer("l", "1", lite);
+    for id in ["a", "b", "c"] {
+        s.admitted(id, "k");
+        fails_next(&mut s, id);
+    }
+    s.admitted("d", "k");
+    let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    assert_eq!((grant.lock.agent.as_str(), grant.mode), ("l", Mode::Fallback));
+    let run = s.up();
+    s.ends(&run, Ending::Code(0)).looked("d").stored();
+    s.wait(600_000).admitted("e", "k");
+    let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    assert_eq!(
+        (grant.lock.agent.as_str(), grant.mode),
+        ("h", Mode::Normal),
+        "it is tried again after a while"
+    );
+}
+
+#[test]
+fn one_bad_document_condemns_no_handler() {
+    let mut s = Story::new();
+    let lite = from_toml("l.toml", "handles = [\"lite\"]\ncommand = [\"x\"]", &Defaults::default()).unwrap();
+    s.offer("h", "1", manifest("fallback = \"l\"\nbackoff = \"1ms\""))
+        .offer("l", "1", lite)
+        .admitted("t", "k");
+    for _ in 0..3 {
+        fails_next(&mut s, "t");
+        s.wait(1).stored();
+    }
+    let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    assert_eq!((grant.lock.agent.as_str(), grant.mode), ("h", Mode::Normal));
+}
