@@ -15,7 +15,8 @@ use crate::protocol::name::{Kind, NameError, TaskId};
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
-use super::{input, screen, wishes};
+use super::wishes::WishArgs;
+use super::{input, screen};
 
 /// What `submit` takes.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     same: SameArgs,
     #[command(flatten)]
-    wishes: wishes::Args,
+    wishes: WishArgs,
     /// Submit at once, even from within a task
     #[arg(long)]
     now: bool,
@@ -72,9 +73,9 @@ pub(crate) const EXAMPLES: &str = "\
 A submission is durable when this returns, whether a supervisor runs or not. The same task
 submitted again is a duplicate, which is no error: it exits 0 and says where the first one stands.
 
-Within a task (in a handler's run, or in one that has claimed a single task) a submission is bound to
-that task: it counts once the task is done, and never if it fails, so that a retry does not double it.
---now submits at once instead.
+Within a task (in a handler's run, or in one that has claimed a single task) a submission is
+bound to that task: it counts once the task is done, and never if it fails, so that a retry does not
+double it. --now submits at once instead.
 
 `submit -` reads JSON Lines: {\"kind\":…,\"payload\":…}, and as they are needed key, id or new (true),
 needs (a list), on_dead, priority, not_before, delay, expires, group. Options given beside hold for

@@ -7,7 +7,7 @@ use crate::protocol::time::{Wall, parse_duration};
 
 /// The options that say when, and in what order.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct WishArgs {
     /// Not before these tasks are done; may be given several times
     #[arg(long, value_name = "ID[,ID…]", value_delimiter = ',')]
     needs: Vec<TaskId>,
@@ -39,7 +39,7 @@ fn parse_on_dead(text: &str) -> Result<OnDead, String> {
     }
 }
 
-impl Args {
+impl WishArgs {
     /// What is asked for, as a record says it.
     pub(crate) fn wishes(&self, now: Wall) -> Wishes {
         Wishes {

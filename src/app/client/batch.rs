@@ -12,13 +12,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::edge::store::{Store, parent};
+use crate::protocol::layout::Shelf;
 use crate::protocol::name::{Kind, Name, TaskId};
 use crate::protocol::record::RECORD_LEN_MAX;
 use crate::protocol::task::{OnDead, Wishes};
 use crate::protocol::time::Wall;
 
 use super::finish::Held;
-use super::lookup::Standing;
+use super::lookup::{LISTED_MAX, Standing};
 use super::submit::{Order, Payload, Sameness, When, check_wishes};
 use super::{Client, ClientError};
 
@@ -202,10 +203,12 @@ impl<S: Store> Client<S> {
         let (mut settled, mut drafts) = (Vec::with_capacity(ordered.len()), Vec::new());
         let mut seen: BTreeMap<TaskId, Standing> = BTreeMap::new();
         let begins = if within.is_some() { Standing::Bound } else { Standing::New };
+        let listed = self.listed_ids(within)?;
         for (index, Ordered { line, order }) in ordered.into_iter().enumerate() {
             let id = self.id_of(&order);
             let duplicate_of = match seen.get(&id) {
                 Some(standing) => Some(*standing),
+                None if listed.as_ref().is_some_and(|listed| !listed.contains(id.as_str())) => None,
                 None => self.rival(&id, within, now).map_err(at(line))?.map(|found| found.standing),
             };
             seen.entry(id.clone()).or_insert(duplicate_of.unwrap_or(begins));
@@ -215,6 +218,30 @@ impl<S: Store> Client<S> {
             }
         }
         Ok((settled, drafts))
+    }
+
+    /// The ids of all tasks there are: asking for each by its name would take far longer. `None` if there are more
+    /// than can be listed.
+    fn listed_ids(&self, within: Option<&Held>) -> Result<Option<BTreeSet<String>>, ClientError> {
+        let mut dirs = vec![self.layout.new_tasks(), self.layout.tasks()];
+        // In the order in which records move: one that moves on meanwhile is met again.
+        dirs.extend([Shelf::Review, Shelf::Done, Shelf::Dead].map(|shelf| self.layout.shelf(shelf)));
+        let mut ids = BTreeSet::new();
+        for dir in dirs {
+            let entries = self.store.list(&dir, LISTED_MAX);
+            let entries = entries.map_err(|error| ClientError::Io { path: dir, error })?;
+            if entries.len() == LISTED_MAX {
+                return Ok(None);
+            }
+            let names =
+                entries.into_iter().filter_map(|entry| entry.name.split_once('.').map(|it| it.0.into()));
+            ids.extend::<Vec<String>>(names.collect());
+        }
+        if let Some(held) = within {
+            let bound = self.bound_to(&held.task)?.into_iter();
+            ids.extend(bound.map(|found| found.record.id.to_string()));
+        }
+        Ok(Some(ids))
     }
 
     fn check_drafts(&self, drafts: &[Draft], within: Option<&Held>, now: Wall) -> Result<(), ClientError> {
@@ -255,15 +282,17 @@ impl<S: Store> Client<S> {
             self.ensure_dir(&dir)?;
             unsettled.insert(dir);
         }
-        let linked = self.write_and_link(&files, &indices, sequence, settled, within);
-        let removed = files.iter().map(|(temp, _)| self.remove(temp)).fold(Ok(()), Result::and);
-        linked.and(removed)?;
+        if let Err(error) = self.write_and_name(&files, &indices, sequence, settled, within) {
+            // The first error is the one to tell; a leftover temp file is cleared at the next start.
+            files.iter().for_each(|(temp, _)| drop(self.remove(temp)));
+            return Err(error);
+        }
         let known = settled.iter().filter_map(|settled| settled.duplicate_of).collect::<BTreeSet<_>>();
         unsettled.extend(known.into_iter().flat_map(|standing| self.unsettled(standing, within)));
         unsettled.into_iter().try_for_each(|dir| self.sync_dir(dir))
     }
 
-    fn write_and_link(
+    fn write_and_name(
         &self,
         files: &[(PathBuf, Vec<u8>)],
         indices: &[usize],
@@ -278,9 +307,10 @@ impl<S: Store> Client<S> {
         for &nth in sequence {
             let settled = &mut settled[indices[nth]];
             let path = self.place_of(&settled.task, within);
-            match self.store.link(&files[nth].0, &path) {
+            match self.store.rename_new(&files[nth].0, &path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.remove(&files[nth].0)?;
                     // Somebody else submitted it since we looked; if it has moved on, it is admitted by now.
                     let id = &settled.task;
                     let refused =
