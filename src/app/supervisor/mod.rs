@@ -20,6 +20,7 @@ pub mod opening;
 mod perform;
 mod publish;
 mod recover;
+mod results;
 pub mod run;
 #[cfg(test)]
 mod tests;
