@@ -307,6 +307,8 @@ pub struct State {
     pub(super) stopped: BTreeMap<AgentName, String>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
+    /// The kinds of the tasks that were seen.
+    pub(super) kinds: BTreeSet<Kind>,
     /// Ready tasks by kind, in the order of dispatch.
     pub(super) ready: BTreeMap<Kind, BTreeSet<Rank>>,
     pub(super) waiting: BTreeSet<(Mono, TaskId)>,
@@ -351,6 +353,7 @@ impl State {
             stopped: BTreeMap::new(),
             runs: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            kinds: BTreeSet::new(),
             ready: BTreeMap::new(),
             waiting: BTreeSet::new(),
             expiring: BTreeSet::new(),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sha2::{Digest, Sha256};
+
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::task::{Lock, Made, OnDead, Outcome};
 use crate::protocol::time::{Mono, Now, Wall};
@@ -160,7 +162,8 @@ pub(super) enum End {
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub kind: Kind,
-    pub nonce: String,
+    /// What tells its submission from another of the same id: see [`fingerprint`].
+    pub nonce: u64,
     pub token: u64,
     pub failures: u32,
     pub deferrals: u32,
@@ -171,6 +174,12 @@ pub(super) struct Task {
     /// What few tasks have.
     pub more: Option<Box<More>>,
     pub stage: Stage,
+}
+
+/// A submission's nonce, in a form that takes little room where a hundred thousand of them wait.
+pub(super) fn fingerprint(nonce: &str) -> u64 {
+    let hash = Sha256::digest(nonce.as_bytes());
+    hash.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
 /// What few tasks have.

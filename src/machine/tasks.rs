@@ -7,16 +7,19 @@ use std::collections::BTreeSet;
 
 use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::Fact;
-use crate::protocol::name::{RunId, TaskId};
+use crate::protocol::name::{Kind, RunId, TaskId};
 use crate::protocol::task::Phase;
 use crate::protocol::time::Now;
 
 use super::conclusion::Told;
 use super::event::{Accepted, Found, Submission};
 use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Storage, Task, Then, Writing};
+use super::task::fingerprint;
 use super::waits::wait_until;
 use super::{Effect, Out};
 
+/// How many kinds of tasks share their memory; any more are kept as they come.
+const KINDS_SHARED_MAX: usize = 1_000;
 /// How many fencing tokens are reserved on disk at a time.
 pub const TOKEN_BLOCK: u64 = 1_000;
 
@@ -58,7 +61,7 @@ impl State {
                 return;
             }
             // The same nonce: a crash came between admitting it and removing the submission.
-            let duplicate = (known.nonce != new.nonce)
+            let duplicate = (known.nonce != fingerprint(&new.nonce))
                 .then(|| Fact::Duplicate { task: new.id.clone(), of: "open".into() });
             out.push(Effect::DropSubmission(new.id, duplicate));
             return;
@@ -110,8 +113,8 @@ impl State {
         let replaces = new.ended.map(|ended| ended.shelf);
         out.push(Effect::Admit { ticket, task: new.id.clone(), token, phase, replaces, fact });
         let task = Task {
-            kind: new.kind,
-            nonce: new.nonce,
+            kind: self.shared(new.kind),
+            nonce: fingerprint(&new.nonce),
             token,
             failures: 0,
             deferrals: 0,
@@ -122,6 +125,17 @@ impl State {
             stage: Stage::pending(ticket, Writing::Admission, then),
         };
         self.insert(new.id, task);
+    }
+
+    /// The same kind, in the memory that all tasks of it share.
+    fn shared(&mut self, kind: Kind) -> Kind {
+        if let Some(known) = self.kinds.get(&kind) {
+            return known.clone();
+        }
+        if self.kinds.len() < KINDS_SHARED_MAX {
+            self.kinds.insert(kind.clone());
+        }
+        kind
     }
 
     /// Takes up a task, with what it waits for.
@@ -206,8 +220,8 @@ impl State {
             Phase::New | Phase::Ready | Phase::Waiting | Phase::Done | Phase::Dead => Stage::Ready,
         };
         Task {
-            kind: found.kind,
-            nonce: found.nonce,
+            kind: self.shared(found.kind),
+            nonce: fingerprint(&found.nonce),
             token: found.token,
             failures: found.failures,
             deferrals: found.deferrals,
