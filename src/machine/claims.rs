@@ -39,7 +39,8 @@ impl State {
                 self.see_later(id, lock);
             }
             // Pending: its removal is on the way already. Held and unreadable: it was read before.
-            (Stage::Pending { .. }, _) | (Stage::Held(_) | Stage::Obscured { .. }, Err(_)) => {}
+            (Stage::Pending { .. } | Stage::Reviewed, _)
+            | (Stage::Held(_) | Stage::Obscured { .. } | Stage::Blocked | Stage::Gated { .. }, Err(_)) => {}
             (Stage::Ready | Stage::Obscured { .. }, Ok(lock)) if lock.token == task.token => {
                 self.claimed(now, id, lock, out);
             }
@@ -50,7 +51,6 @@ impl State {
                     self.claimed(now, id, lock, out);
                 }
             }
-            (Stage::Reviewed, _) | (Stage::Blocked | Stage::Gated { .. }, Err(_)) => {}
             (
                 Stage::Ready
                 | Stage::Waiting { .. }

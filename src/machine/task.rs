@@ -193,6 +193,8 @@ pub(super) struct More {
     pub group: Option<Name>,
     /// What it needs and has not ended yet.
     pub needs: BTreeSet<TaskId>,
+    /// What it needs and has ended: the results are to stay until it has used them.
+    pub met: BTreeSet<TaskId>,
     /// What it needs and is a dead letter, where that is the end of it too.
     pub lost_need: Option<TaskId>,
     /// What becomes of it if one of them is a dead letter.

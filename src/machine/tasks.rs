@@ -66,8 +66,13 @@ impl State {
             out.push(Effect::DropSubmission(new.id, duplicate));
             return;
         }
-        if let Some(known) = Self::duplicates(now, &new) {
-            out.push(Effect::DropSubmission(new.id, known));
+        if is_left_over(&new) {
+            out.push(Effect::DropSubmission(new.id, None));
+            return;
+        }
+        if let Some(of) = repeats(now, &new) {
+            let duplicate = Fact::Duplicate { task: new.id.clone(), of: of.into() };
+            out.push(Effect::DropSubmission(new.id, Some(duplicate)));
             return;
         }
         if self.closes_a_cycle(&new) {
@@ -76,25 +81,6 @@ impl State {
             return;
         }
         self.admit(now, new, out);
-    }
-
-    /// Whether a submission of an id that ended is nothing new, and what of that is worth recording.
-    fn duplicates(now: Now, new: &Submission) -> Option<Option<Fact>> {
-        let duplicate = |of: &str| Some(Fact::Duplicate { task: new.id.clone(), of: of.into() });
-        if mutant!(ReplayIsDuplicate) && new.replayed.is_some() {
-            return Some(duplicate("dead"));
-        }
-        let ended = new.ended.as_ref()?;
-        let of = ended.shelf.as_str();
-        match (new.replayed, ended.shelf) {
-            // What was admitted once and is still there, because a power cut undid its removal.
-            (None, _) if new.nonce == ended.nonce => Some(None),
-            (Some(token), Shelf::Dead) if token < ended.token => Some(None),
-            // A dead letter keeps nobody out: this is its next life.
-            (_, Shelf::Dead) => None,
-            (None, Shelf::Done) if ended.unique_until.is_some_and(|until| until <= now.wall) => None,
-            (_, Shelf::Done | Shelf::Review) => Some(duplicate(of)),
-        }
     }
 
     fn admit(&mut self, now: Now, new: Submission, out: &mut Out) {
@@ -393,4 +379,28 @@ impl State {
             }
         }
     }
+}
+
+/// Whether this is what was admitted before, still there because a power cut undid its removal.
+fn is_left_over(new: &Submission) -> bool {
+    new.ended.as_ref().is_some_and(|ended| match new.replayed {
+        None => new.nonce == ended.nonce,
+        Some(token) => ended.shelf == Shelf::Dead && token < ended.token,
+    })
+}
+
+/// Where the task lies that a submission repeats, if one keeps it out. A dead letter keeps out nobody: this is its
+/// next life.
+fn repeats(now: Now, new: &Submission) -> Option<&'static str> {
+    if mutant!(ReplayIsDuplicate) && new.replayed.is_some() {
+        return Some("dead");
+    }
+    let ended = new.ended.as_ref()?;
+    let is_past = || new.replayed.is_none() && ended.unique_until.is_some_and(|until| until <= now.wall);
+    let keeps_out = match ended.shelf {
+        Shelf::Dead => false,
+        Shelf::Done => !is_past(),
+        Shelf::Review => true,
+    };
+    keeps_out.then(|| ended.shelf.as_str())
 }

@@ -38,7 +38,8 @@ const ECHO: &str =
     "#!/bin/sh\n# /// agent\n# handles = [\"echo\"]\n# MORE\n# ///\ncat > \"$NIGHTCREW_OUTPUT\"\n";
 
 fn echo(more: &str) -> String {
-    ECHO.replace("# MORE\n", &more.lines().map(|line| format!("# {line}\n")).collect::<String>())
+    let more = more.lines().fold(String::new(), |all, line| all + "# " + line + "\n");
+    ECHO.replace("# MORE\n", &more)
 }
 
 #[test]

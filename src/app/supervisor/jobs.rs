@@ -19,7 +19,7 @@ use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
 use crate::protocol::request::Answer;
 use crate::protocol::status::Alert;
-use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase};
+use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase, TaskRecord};
 use crate::protocol::time::{Mono, Now};
 use crate::protocol::tokens::Tokens;
 
@@ -234,6 +234,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.store.stat(path).map_or(true, |found| found.is_some())
     }
 
+    /// The record that a change is of.
+    fn record_to_change(&self, change: &RecordChange) -> Result<TaskRecord, Unread> {
+        if !change.reviewed {
+            return self.read_task(&change.task);
+        }
+        let missing = || Unread::Lost("it is not in review any more".into());
+        let found = self.read_ended(Shelf::Review, &change.task).map_err(Unread::ForNow)?;
+        found.ok_or_else(missing)
+    }
+
     /// Changes a record: output kept, facts recorded, record written, and only then the lock removed.
     pub(super) fn record(
         &mut self,
@@ -242,14 +252,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         change: RecordChange,
         events: &mut VecDeque<Event>,
     ) {
-        let read = if change.reviewed {
-            let missing = || Unread::Lost("it is not in review any more".into());
-            let found = self.read_ended(Shelf::Review, &change.task).map_err(Unread::ForNow);
-            found.and_then(|record| record.ok_or_else(missing))
-        } else {
-            self.read_task(&change.task)
-        };
-        let mut record = match read {
+        let mut record = match self.record_to_change(&change) {
             Ok(record) => record,
             Err(Unread::ForNow(why)) => {
                 log::error!("{why}; what is to be recorded waits");
