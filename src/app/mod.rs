@@ -10,6 +10,7 @@ pub mod scaffold;
 pub mod steward;
 pub mod supervisor;
 pub mod survey;
+pub mod tidying;
 pub mod trial;
 pub mod unit;
 pub mod wake;

@@ -2,16 +2,19 @@
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::Manifest;
+use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::process::{Ending, Meaning};
 use crate::protocol::record::cut;
-use crate::protocol::task::{ERROR_LEN_MAX, Made, Outcome, Phase, Verdict};
+use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Made, Outcome, Phase, Verdict};
 use crate::protocol::time::Now;
 
+use super::Out;
 use super::agents::full_jitter;
 use super::claims::WAIT_MS_MAX;
-use super::effect::RecordChange;
+use super::effect::{Bound, BoundFate, Output, RecordChange};
 use super::event::Next;
-use super::state::{Cause, Claim, Conclusion, Run, Task};
+use super::state::{Cause, Claim, Conclusion, End, Health, Owner, Run, State, Task, Then, Writing};
+use super::waits::wait_until;
 
 /// The wait of a task that was put off without a failure.
 const LATER_MS: u64 = 60_000;
@@ -19,6 +22,9 @@ const LATER_MS: u64 = 60_000;
 const DEFERRALS_MAX: u32 = 100;
 /// A task whose owners died holding it this often is poison, and dead.
 const DEATHS_MAX: u32 = 5;
+/// An agent that failed so often in a row, at more than one task, leaves its tasks to its fallback for so long.
+const AILING_FAILURES: u32 = 3;
+const AILING_MS: u64 = 600_000;
 /// The longest error that the ledger tells, in characters.
 const ERROR_TOLD_MAX: usize = 512;
 
@@ -149,6 +155,86 @@ pub(super) fn fact_of(
     Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
 }
 
+impl State {
+    /// Ends a claim: the record says what follows, durable, and then the lock goes.
+    pub(super) fn conclude(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        claim: Claim,
+        conclusion: &Conclusion,
+        told: Told,
+        out: &mut Out,
+    ) {
+        self.let_go(id, &claim, out);
+        let jitter = self.rng.f64();
+        let version = self.agents.get(&claim.agent).and_then(|agent| agent.accepted.clone());
+        let manifest = version.as_ref().map(|version| &version.manifest);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let (decided, error) = follow(now, conclusion, &claim, manifest, jitter, task);
+        let (next, tell) = match told {
+            Told::Now => (decided, true),
+            Told::Already(next) => (next, false),
+        };
+        // What is done keeps the token that proves whose it is.
+        let kept = matches!(next, Next::Done | Next::Gated(_));
+        let token = if kept || mutant!(TokenKept) { claim.token } else { self.fresh_token(out) };
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let mut change = RecordChange { token, phase: next.phase(), ..RecordChange::of(id, task) };
+        // A claim whose owner is gone without a word is not decided by an outcome: one that comes late is refused.
+        let unsaid =
+            matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
+        change.decided = (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone());
+        change.settled = Some((claim.agent.clone(), claim.token, claim.nonce.clone()));
+        change.output = kept.then(|| Output::HandedIn(claim.agent.clone(), claim.token));
+        change.attempt = error.as_ref().map(|error| attempt(now, &claim, error.clone()));
+        change.bound = bound(&claim, &next, manifest.and_then(|manifest| manifest.then.clone()));
+        let unique_for = manifest.and_then(|manifest| manifest.unique_for_ms).filter(|_| next == Next::Done);
+        change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
+        if tell {
+            change.facts.push(fact_of(conclusion, &claim, &change, &next, error.as_ref()));
+        }
+        let then = match next {
+            Next::Done => Then::Gone(End::Done),
+            Next::Dead => {
+                change.reason = error;
+                Then::Gone(End::Dead)
+            }
+            Next::Ready => Then::Ready,
+            Next::Again(at) => {
+                change.not_before = Some(at);
+                Then::Waiting(now.mono.plus(wait_until(now, at)))
+            }
+            Next::Gated(made) => {
+                change.made = Some(made.clone());
+                task.more.get_or_insert_default().made = Some(made);
+                Then::Gated
+            }
+        };
+        self.note_health(now, &claim, conclusion, id);
+        let claim = Box::new(claim);
+        let writing = if kept { Writing::Success(claim) } else { Writing::Setback(claim) };
+        self.decide(id, change, writing, then, out);
+    }
+
+    /// Counts how the tasks of a handler end, so that its fallback takes them while it keeps failing.
+    fn note_health(&mut self, now: Now, claim: &Claim, conclusion: &Conclusion, id: &TaskId) {
+        let Some(agent) = self.agents.get_mut(&claim.agent) else { return };
+        let health = &mut agent.health;
+        match conclusion {
+            Conclusion::Done => *health = Health::default(),
+            Conclusion::Failed { .. } => {
+                health.failures = health.failures.saturating_add(1);
+                health.several |= health.first.get_or_insert_with(|| id.clone()) != id;
+                if health.failures >= AILING_FAILURES && health.several {
+                    health.ailing_until = Some(now.mono.plus(AILING_MS));
+                }
+            }
+            Conclusion::Later { .. } | Conclusion::Returned { .. } | Conclusion::Cancelled { .. } => {}
+        }
+    }
+}
+
 impl Next {
     /// The phase that the task is in from then on.
     pub(super) fn phase(&self) -> Phase {
@@ -174,4 +260,31 @@ impl std::fmt::Display for Next {
             Self::Dead => f.write_str("dead"),
         }
     }
+}
+
+fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
+    let run = match &claim.owner {
+        Owner::Run(run) => Some(run.clone()),
+        Owner::Outside(_) | Owner::Unprovable => None,
+    };
+    Attempt {
+        agent: claim.agent.clone(),
+        run,
+        token: claim.token,
+        began: Some(claim.began),
+        at: now.wall,
+        error,
+        output: claim.words.clone(),
+    }
+}
+
+/// What becomes of the tasks that a claim's owner submitted within it, and of its result.
+fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
+    let fate = match next {
+        Next::Done => BoundFate::Submitted(then),
+        // They wait for the judgement too.
+        Next::Gated(_) => return None,
+        Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,
+    };
+    Some(Bound { agent: claim.agent.clone(), token: claim.token, fate })
 }

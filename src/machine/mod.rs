@@ -17,6 +17,7 @@ mod gates;
 mod liveness;
 mod runs;
 mod state;
+mod task;
 mod tasks;
 mod view;
 mod waits;

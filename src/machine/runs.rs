@@ -250,7 +250,7 @@ impl State {
                 },
             };
             if let Some(claim) = self.claim_mut(task) {
-                claim.words = words.to_owned();
+                words.clone_into(&mut claim.words);
             }
             self.owner_gone(task, &Owner::Run(id.clone()), fate, out);
         }

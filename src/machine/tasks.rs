@@ -7,16 +7,19 @@ use std::collections::BTreeSet;
 
 use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::Fact;
-use crate::protocol::name::{RunId, TaskId};
+use crate::protocol::name::{Kind, RunId, TaskId};
 use crate::protocol::task::Phase;
 use crate::protocol::time::Now;
 
 use super::conclusion::Told;
 use super::event::{Accepted, Found, Submission};
 use super::state::{Claim, Conclusion, Course, Owner, RunState, Stage, State, Storage, Task, Then, Writing};
+use super::task::fingerprint;
 use super::waits::wait_until;
 use super::{Effect, Out};
 
+/// How many kinds of tasks share their memory; any more are kept as they come.
+const KINDS_SHARED_MAX: usize = 1_000;
 /// How many fencing tokens are reserved on disk at a time.
 pub const TOKEN_BLOCK: u64 = 1_000;
 
@@ -58,13 +61,18 @@ impl State {
                 return;
             }
             // The same nonce: a crash came between admitting it and removing the submission.
-            let duplicate = (known.nonce != new.nonce)
+            let duplicate = (known.nonce != fingerprint(&new.nonce))
                 .then(|| Fact::Duplicate { task: new.id.clone(), of: "open".into() });
             out.push(Effect::DropSubmission(new.id, duplicate));
             return;
         }
-        if let Some(known) = Self::duplicates(now, &new) {
-            out.push(Effect::DropSubmission(new.id, known));
+        if is_left_over(&new) {
+            out.push(Effect::DropSubmission(new.id, None));
+            return;
+        }
+        if let Some(of) = repeats(now, &new) {
+            let duplicate = Fact::Duplicate { task: new.id.clone(), of: of.into() };
+            out.push(Effect::DropSubmission(new.id, Some(duplicate)));
             return;
         }
         if self.closes_a_cycle(&new) {
@@ -73,25 +81,6 @@ impl State {
             return;
         }
         self.admit(now, new, out);
-    }
-
-    /// Whether a submission of an id that ended is nothing new, and what of that is worth recording.
-    fn duplicates(now: Now, new: &Submission) -> Option<Option<Fact>> {
-        let duplicate = |of: &str| Some(Fact::Duplicate { task: new.id.clone(), of: of.into() });
-        if mutant!(ReplayIsDuplicate) && new.replayed.is_some() {
-            return Some(duplicate("dead"));
-        }
-        let ended = new.ended.as_ref()?;
-        let of = ended.shelf.as_str();
-        match (new.replayed, ended.shelf) {
-            // What was admitted once and is still there, because a power cut undid its removal.
-            (None, _) if new.nonce == ended.nonce => Some(None),
-            (Some(token), Shelf::Dead) if token < ended.token => Some(None),
-            // A dead letter keeps nobody out: this is its next life.
-            (_, Shelf::Dead) => None,
-            (None, Shelf::Done) if ended.unique_until.is_some_and(|until| until <= now.wall) => None,
-            (_, Shelf::Done | Shelf::Review) => Some(duplicate(of)),
-        }
     }
 
     fn admit(&mut self, now: Now, new: Submission, out: &mut Out) {
@@ -110,8 +99,8 @@ impl State {
         let replaces = new.ended.map(|ended| ended.shelf);
         out.push(Effect::Admit { ticket, task: new.id.clone(), token, phase, replaces, fact });
         let task = Task {
-            kind: new.kind,
-            nonce: new.nonce,
+            kind: self.shared(new.kind),
+            nonce: fingerprint(&new.nonce),
             token,
             failures: 0,
             deferrals: 0,
@@ -122,6 +111,17 @@ impl State {
             stage: Stage::pending(ticket, Writing::Admission, then),
         };
         self.insert(new.id, task);
+    }
+
+    /// The same kind, in the memory that all tasks of it share.
+    fn shared(&mut self, kind: Kind) -> Kind {
+        if let Some(known) = self.kinds.get(&kind) {
+            return known.clone();
+        }
+        if self.kinds.len() < KINDS_SHARED_MAX {
+            self.kinds.insert(kind.clone());
+        }
+        kind
     }
 
     /// Takes up a task, with what it waits for.
@@ -206,8 +206,8 @@ impl State {
             Phase::New | Phase::Ready | Phase::Waiting | Phase::Done | Phase::Dead => Stage::Ready,
         };
         Task {
-            kind: found.kind,
-            nonce: found.nonce,
+            kind: self.shared(found.kind),
+            nonce: fingerprint(&found.nonce),
             token: found.token,
             failures: found.failures,
             deferrals: found.deferrals,
@@ -379,4 +379,28 @@ impl State {
             }
         }
     }
+}
+
+/// Whether this is what was admitted before, still there because a power cut undid its removal.
+fn is_left_over(new: &Submission) -> bool {
+    new.ended.as_ref().is_some_and(|ended| match new.replayed {
+        None => new.nonce == ended.nonce,
+        Some(token) => ended.shelf == Shelf::Dead && token < ended.token,
+    })
+}
+
+/// Where the task lies that a submission repeats, if one keeps it out. A dead letter keeps out nobody: this is its
+/// next life.
+fn repeats(now: Now, new: &Submission) -> Option<&'static str> {
+    if mutant!(ReplayIsDuplicate) && new.replayed.is_some() {
+        return Some("dead");
+    }
+    let ended = new.ended.as_ref()?;
+    let is_past = || new.replayed.is_none() && ended.unique_until.is_some_and(|until| until <= now.wall);
+    let keeps_out = match ended.shelf {
+        Shelf::Dead => false,
+        Shelf::Done => !is_past(),
+        Shelf::Review => true,
+    };
+    keeps_out.then(|| ended.shelf.as_str())
 }

@@ -1,6 +1,8 @@
 //! Tasks that nobody holds: until their time has come, until what they need has ended, or until they expire or are
 //! cancelled.
 
+use std::collections::BTreeSet;
+
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::TaskId;
 use crate::protocol::task::{OnDead, Phase, Wishes};
@@ -49,6 +51,7 @@ impl State {
             expires: wishes.expires.map(|at| now.mono.plus(expires_in(at))),
             group: wishes.group.clone(),
             needs: such(Need::Open).collect(),
+            met: such(Need::Done).chain(such(Need::Dead)).collect(),
             lost_need: such(Need::Dead).next().filter(|_| wishes.on_dead == OnDead::Fail),
             on_dead: wishes.on_dead,
             made: None,
@@ -58,7 +61,7 @@ impl State {
     /// Whether what a new task needs waits, in the end, for that task itself.
     pub(super) fn closes_a_cycle(&self, new: &Submission) -> bool {
         let mut open: Vec<&TaskId> = new.wishes.needs.iter().collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         while let Some(id) = open.pop() {
             if *id == new.id {
                 return true;
@@ -156,6 +159,16 @@ impl State {
         }
     }
 
+    /// The tasks that ended and whose results others are still to use.
+    #[must_use]
+    pub fn needed(&self) -> BTreeSet<TaskId> {
+        self.tasks
+            .values()
+            .filter_map(|task| task.more.as_ref())
+            .flat_map(|more| more.met.iter().cloned())
+            .collect()
+    }
+
     /// Tells those that need a task that it ended.
     pub(super) fn need_ended(&mut self, now: Now, id: &TaskId, end: End, out: &mut Out) {
         if end == End::Review {
@@ -166,6 +179,7 @@ impl State {
                 continue;
             };
             more.needs.remove(id);
+            more.met.insert(id.clone());
             if end == End::Dead && more.on_dead == OnDead::Fail {
                 more.lost_need = Some(id.clone());
             }

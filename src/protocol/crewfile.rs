@@ -9,20 +9,30 @@
 //!
 //! [host]
 //! tasks_at_once = 8                       # over all handlers together
+//!
+//! [keep]                                  # how long what ended is kept
+//! done = "30d"
 //! ```
 //!
 //! The file and all that is in it may be missing. What `[defaults]` may hold, and how a manifest goes
 //! before it, is told in [`super::manifest`].
 
 use super::manifest::{
-    COMMON, Defaults, ManifestError, OWN, RESERVED, Section, Vocabulary, common, count, decode, read,
-    search_path,
+    COMMON, Defaults, ManifestError, OWN, RESERVED, Section, Vocabulary, common, count, decode, duration,
+    read, search_path,
 };
 
 /// The most tasks that `tasks_at_once` may allow.
 pub const TASKS_AT_ONCE_MAX: u32 = 4096;
 
-const KEYS: [&str; 3] = ["path", "defaults", "host"];
+const KEYS: [&str; 4] = ["path", "defaults", "host", "keep"];
+const KEEP_KEYS: [&str; 3] = ["done", "dead", "count"];
+/// For how long what is done is kept, where nothing else is declared: 30 days.
+pub const KEEP_DONE_MS_DEFAULT: u64 = 30 * 86_400_000;
+/// The most tasks that are kept on each shelf, where nothing else is declared.
+pub const KEEP_COUNT_DEFAULT: u32 = 10_000;
+/// The most that `count` may allow.
+pub const KEEP_COUNT_MAX: u32 = 1_000_000;
 const HOST_KEYS: [&str; 1] = ["tasks_at_once"];
 const RESERVED_HERE: [&str; 5] = ["timezone", "budget", "output_limit", "prices", "alerts"];
 
@@ -35,6 +45,25 @@ pub struct CrewFile {
     pub defaults: Defaults,
     /// What the machine may be asked to bear.
     pub host: HostLimits,
+    /// How long what ended is kept.
+    pub keep: Keep,
+}
+
+/// How long, and how much, of what ended is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// Of what is done and what was put aside, in milliseconds; for ever if absent.
+    pub done_ms: Option<u64>,
+    /// Of dead letters and reviews, likewise.
+    pub dead_ms: Option<u64>,
+    /// The most tasks of each.
+    pub count: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { done_ms: Some(KEEP_DONE_MS_DEFAULT), dead_ms: None, count: KEEP_COUNT_DEFAULT }
+    }
 }
 
 /// What the machine may be asked to bear.
@@ -60,6 +89,7 @@ fn crew(section: &mut Section<'_, '_>) -> CrewFile {
         elsewhere: &[
             (&COMMON, "below a line `[defaults]`"),
             (&HOST_KEYS, "below a line `[host]`"),
+            (&KEEP_KEYS, "below a line `[keep]`"),
             (&OWN, "in the manifest of an agent"),
         ],
     });
@@ -67,6 +97,7 @@ fn crew(section: &mut Section<'_, '_>) -> CrewFile {
         path: section.get("path", search_path),
         defaults: section.within("defaults", "[defaults]", defaults).unwrap_or_default(),
         host: section.within("host", "[host]", host).unwrap_or_default(),
+        keep: section.within("keep", "[keep]", keep).unwrap_or_default(),
     }
 }
 
@@ -81,6 +112,20 @@ fn defaults(section: &mut Section<'_, '_>) -> Defaults {
         ],
     });
     common(section)
+}
+
+fn keep(section: &mut Section<'_, '_>) -> Keep {
+    section.check_keys(&Vocabulary {
+        known: &KEEP_KEYS,
+        reserved: &[],
+        elsewhere: &[(&KEYS, "at the top of the file"), (&COMMON, "below a line `[defaults]`")],
+    });
+    let default = Keep::default();
+    Keep {
+        done_ms: section.get("done", duration).or(default.done_ms),
+        dead_ms: section.get("dead", duration).or(default.dead_ms),
+        count: section.get("count", |value| count(value, KEEP_COUNT_MAX)).unwrap_or(default.count),
+    }
 }
 
 fn host(section: &mut Section<'_, '_>) -> HostLimits {
@@ -113,11 +158,12 @@ mod tests {
         let crew = parse(
             "nightcrew.toml",
             "path = \"/opt/bin:/bin\"\n[defaults]\nstop_grace = \"30s\"\nheartbeat = \"off\"\n\
-             pass_env = [\"A\"]\n[defaults.env]\nB = \"b\"\n[host]\ntasks_at_once = 3\n",
+             pass_env = [\"A\"]\n[defaults.env]\nB = \"b\"\n[host]\ntasks_at_once = 3\n[keep]\ndone = \"2d\"\ncount = 5\n",
         )
         .unwrap();
         assert_eq!(crew.path.as_deref(), Some("/opt/bin:/bin"));
         assert_eq!(crew.host.tasks_at_once, Some(3));
+        assert_eq!(crew.keep, Keep { done_ms: Some(172_800_000), dead_ms: None, count: 5 });
         assert_eq!(crew.defaults.stop_grace_ms, Some(30_000));
         assert_eq!(crew.defaults.heartbeat, Some(Heartbeat::Off));
         assert_eq!(crew.defaults.pass_env, ["A"]);

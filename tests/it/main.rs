@@ -23,5 +23,6 @@ mod liveness;
 mod memory;
 mod newsroom;
 mod refusals;
+mod survives;
 mod switches;
 mod unlucky;

@@ -76,6 +76,7 @@ impl Helpers for SimHelpers {
     fn rewatch(&self) {
         self.rewatch.set(true);
     }
+    fn tidy(&self, _: nightcrew::app::tidying::Order) {}
     fn watch_extra(&self, _: BTreeSet<(PathBuf, Scope)>) {}
 }
 

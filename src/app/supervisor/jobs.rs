@@ -5,35 +5,29 @@
 //! one ticket, and for all else there is [`Leaving`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
-
-use serde_json::Value;
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
-use crate::edge::store::{ReadError, Signature, Store};
+use crate::edge::store::{Signature, Store};
 use crate::edge::writer::{Change, Job, Ticket};
 use crate::machine::Event;
-use crate::machine::effect::{Bound, BoundFate, Output, RecordChange};
+use crate::machine::effect::RecordChange;
 use crate::protocol::layout::{Layout, Shelf};
 use crate::protocol::ledger::{Entry, Fact};
-use crate::protocol::name::{AgentName, Kind, Name, TaskId};
-use crate::protocol::record::{self, OUTPUT_LEN_MAX, SMALL_LEN_MAX, VERSION};
+use crate::protocol::name::{AgentName, Name, TaskId};
+use crate::protocol::record::{self, SMALL_LEN_MAX, VERSION};
 use crate::protocol::request::Answer;
 use crate::protocol::status::Alert;
-use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase, TaskRecord, Wishes, id_from_key};
+use crate::protocol::task::{ATTEMPTS_KEPT_MAX, Lock, Phase, TaskRecord};
 use crate::protocol::time::{Mono, Now};
 use crate::protocol::tokens::Tokens;
 
-use super::inbox::LISTED_MAX;
 use super::perform::{Unread, say};
 use super::{Helpers, Sight, Supervisor};
 
 /// How many decided claims a record names; older ones bear older tokens and are refused for that.
 const DECIDED_KEPT_MAX: usize = 16;
-/// The longest result that a task's payload can hold, in bytes.
-const HANDED_ON_LEN_MAX: u64 = 512 * 1024;
 /// How many of one name are put aside; from then on the last is replaced.
 const COPIES_MAX: u32 = 100;
 /// How soon a record is read again that could not be read for the moment.
@@ -240,6 +234,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.store.stat(path).map_or(true, |found| found.is_some())
     }
 
+    /// The record that a change is of.
+    fn record_to_change(&self, change: &RecordChange) -> Result<TaskRecord, Unread> {
+        if !change.reviewed {
+            return self.read_task(&change.task);
+        }
+        let missing = || Unread::Lost("it is not in review any more".into());
+        let found = self.read_ended(Shelf::Review, &change.task).map_err(Unread::ForNow)?;
+        found.ok_or_else(missing)
+    }
+
     /// Changes a record: output kept, facts recorded, record written, and only then the lock removed.
     pub(super) fn record(
         &mut self,
@@ -248,14 +252,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         change: RecordChange,
         events: &mut VecDeque<Event>,
     ) {
-        let read = if change.reviewed {
-            let missing = || Unread::Lost("it is not in review any more".into());
-            let found = self.read_ended(Shelf::Review, &change.task).map_err(Unread::ForNow);
-            found.and_then(|record| record.ok_or_else(missing))
-        } else {
-            self.read_task(&change.task)
-        };
-        let mut record = match read {
+        let mut record = match self.record_to_change(&change) {
             Ok(record) => record,
             Err(Unread::ForNow(why)) => {
                 log::error!("{why}; what is to be recorded waits");
@@ -326,100 +323,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.entries.push(Entry { at: now.wall, fact });
         }
         self.helpers.write(job);
-    }
-
-    /// Has the result of a task copied to where it belongs.
-    fn keep_result(&self, change: &RecordChange, job: &mut Job) {
-        let (layout, task) = (&self.options.layout, &change.task);
-        let shelf = match change.phase {
-            Phase::Gated | Phase::Review => Shelf::Review,
-            Phase::Dead => Shelf::Dead,
-            Phase::New | Phase::Ready | Phase::Waiting | Phase::Blocked | Phase::Done => Shelf::Done,
-        };
-        let to = layout.result_on(shelf, task);
-        let from = match &change.output {
-            None => return,
-            Some(Output::HandedIn(agent, token)) => layout.output(agent, task, *token),
-            Some(Output::Judged) => {
-                let from = layout.result_on(Shelf::Review, task);
-                job.last.push(Change::Remove { path: from.clone() });
-                from
-            }
-        };
-        if self.is_there(&from) {
-            job.before.push(Change::Copy { from, to, max: OUTPUT_LEN_MAX });
-        } else if self.is_there(&to) {
-            // Of an earlier life of the task, or of a try that a crash cut short.
-            job.before.push(Change::Remove { path: to });
-        }
-    }
-
-    /// Has the tasks submitted, or dropped, that an owner of this one submitted within it.
-    fn settle_what_was_bound(&self, now: Now, record: &TaskRecord, change: &RecordChange, job: &mut Job) {
-        let Some(Bound { agent, token, fate }) = &change.bound else { return };
-        let layout = &self.options.layout;
-        let mut bound = self.bound_to(agent, &change.task, *token);
-        if let BoundFate::Submitted(Some(kind)) = fate {
-            let next = self.handed_on(now, record, change, kind);
-            let path = layout.bound(agent, &change.task, *token, &next.id);
-            job.before.push(Change::Write { path, bytes: record::encode(&next) });
-            bound.insert(next.id);
-        }
-        for new in bound {
-            let from = layout.bound(agent, &change.task, *token, &new);
-            if let BoundFate::Submitted(_) = fate {
-                // Before the record, because after it a crash leaves nothing that would do it again.
-                job.then.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
-            }
-            job.last.push(Change::Remove { path: from });
-        }
-    }
-
-    /// The tasks that were submitted within one by the owner with this token.
-    fn bound_to(&self, agent: &AgentName, task: &TaskId, token: u64) -> BTreeSet<TaskId> {
-        let found = self.store.list(&self.options.layout.bound_of(agent), LISTED_MAX);
-        let found = found.unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                log::error!("{}: {error}", self.options.layout.bound_of(agent).display());
-            }
-            Vec::new()
-        });
-        let names = found.iter().filter_map(|entry| Layout::bound_name(&entry.name));
-        names.filter(|(of, with, _)| of == task && *with == token).map(|(.., new)| new).collect()
-    }
-
-    /// The task as which a result is handed on.
-    fn handed_on(&self, now: Now, record: &TaskRecord, change: &RecordChange, kind: &Kind) -> TaskRecord {
-        let layout = &self.options.layout;
-        let from = match &change.output {
-            Some(Output::HandedIn(agent, token)) => layout.output(agent, &record.id, *token),
-            Some(Output::Judged) | None => layout.result_on(Shelf::Review, &record.id),
-        };
-        let bytes = self.store.read(&from, HANDED_ON_LEN_MAX).map(|blob| blob.bytes);
-        let as_json = |bytes: &[u8]| {
-            let text = std::str::from_utf8(bytes).ok()?;
-            let value = serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::from(text));
-            serde_json::value::to_raw_value(&value).ok()
-        };
-        let payload = match bytes {
-            Ok(bytes) => as_json(&bytes),
-            Err(ReadError::Missing) => Some(Box::default()),
-            Err(_) => None,
-        };
-        // What is no text, or too long for a record, is told by its place.
-        let place = || {
-            let file = layout.result(&record.id).display().to_string();
-            serde_json::value::to_raw_value(&serde_json::json!({ "output_file": file })).unwrap_or_default()
-        };
-        let id = id_from_key(kind, &format!("then {} {}", record.id, record.nonce));
-        let nonce = format!("{}-then", record.nonce);
-        let by = change.bound.as_ref().map_or_else(String::new, |bound| bound.agent.to_string());
-        let wishes = Wishes {
-            priority: record.wishes.priority,
-            group: record.wishes.group.clone(),
-            ..Wishes::default()
-        };
-        TaskRecord::submission(id, nonce, kind.clone(), now.wall, by, payload.unwrap_or_else(place), wishes)
     }
 
     /// Does what could not be done because a record could not be read for the moment.

@@ -20,6 +20,7 @@ pub mod opening;
 mod perform;
 mod publish;
 mod recover;
+mod results;
 pub mod run;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 
 use crate::app::catalog::{Catalog, Finding, Offer, Owners, Terms};
 use crate::app::steward::thread::StewardReport;
+use crate::app::tidying;
 use crate::edge::clock::Clock;
 use crate::edge::processes::{Processes, Report};
 use crate::edge::pump::PumpReport;
@@ -54,6 +56,8 @@ use crate::protocol::time::{Mono, Now, Wall};
 const SCAN_MS: u64 = 30_000;
 /// The most messages in one turn.
 pub const BATCH_MAX: usize = 256;
+/// So often what ended long ago is removed.
+const TIDYING_MS: u64 = 600_000;
 /// The loop was stopped, or the machine paused, if it wakes so much later than it wanted to.
 const STALL_MS: u64 = 1_000;
 /// However often files in `agents/` change, they are looked at again after this at the earliest.
@@ -98,6 +102,8 @@ pub trait Helpers {
     fn free_space(&self) -> Option<u64>;
     /// A watched directory was replaced.
     fn rewatch(&self);
+    /// What ended long ago is to be removed.
+    fn tidy(&self, order: tidying::Order);
     /// Files outside `agents/` that belong to agents are to be watched.
     fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>);
 }
@@ -235,6 +241,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     alerts: BTreeMap<String, Alert>,
     shown: Shown,
     next_scan: Mono,
+    /// When what ended long ago is removed next.
+    next_tidying: Mono,
     /// How long the loop was stopped in all: the machine's clock does not count it.
     stalled_ms: u64,
     wanted_to_wake: Option<Mono>,
@@ -289,6 +297,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             alerts: BTreeMap::new(),
             shown: Shown::default(),
             next_scan: now.mono.plus(SCAN_MS),
+            next_tidying: now.mono.plus(SCAN_MS),
             stalled_ms: 0,
             wanted_to_wake: None,
             round_due: None,
@@ -320,11 +329,20 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.recover_unread(now);
             self.try_staying_again(now);
             self.warn_of_little_space();
+            self.tidy_at_times(now);
         }
         self.record_postponed(now);
         self.look(now);
         self.step(now, Event::Tick);
         self.publish(now);
+    }
+
+    fn tidy_at_times(&mut self, now: Now) {
+        if self.next_tidying <= now.mono {
+            self.next_tidying = now.mono.plus(TIDYING_MS);
+            let keep = self.options.terms.crew_file.keep.clone();
+            self.helpers.tidy(tidying::Order { keep, needed: self.state.needed(), now: now.wall });
+        }
     }
 
     fn warn_of_little_space(&mut self) {

@@ -14,7 +14,7 @@ use crate::edge::store::Store;
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found, Next};
-use crate::protocol::layout::{Kept, Layout, RECORD_EXT, Shelf};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
@@ -136,37 +136,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 if !is_current && let Err(error) = self.store.unlink(&dir.join(&file.name)) {
                     log::warn!("{}: {error}", dir.join(&file.name).display());
                 }
-            }
-        }
-    }
-
-    /// Decides about the tasks that owners submitted within theirs, where a crash came before that was done: those of
-    /// a task that is done are submitted, those of a claim that came to nothing are dropped.
-    fn settle_bound(&self) {
-        let layout = &self.options.layout;
-        for agent in self.store.list(&layout.bound_dir(), LISTED_MAX).unwrap_or_default() {
-            let Ok(agent) = agent.name.parse::<AgentName>() else { continue };
-            for file in self.store.list(&layout.bound_of(&agent), LISTED_MAX).unwrap_or_default() {
-                let Some((task, token, new)) = Layout::bound_name(&file.name) else { continue };
-                let from = layout.bound(&agent, &task, token, &new);
-                let is_its = |record: &TaskRecord| record.token == token;
-                let open = self.read_task(&task);
-                let undecided = self.unread.contains_key(&task)
-                    || matches!(&open, Err(Unread::ForNow(_)))
-                    || open.is_ok_and(|record| is_its(&record) && self.state.is_open(&task));
-                let ended = self.ended_record(&task);
-                let job = match ended {
-                    _ if undecided => continue,
-                    Err(_) => continue,
-                    Ok(Some((Shelf::Review, record))) if is_its(&record) => continue,
-                    Ok(Some((Shelf::Done, record))) if is_its(&record) => Job {
-                        then: vec![Change::Link { from: from.clone(), to: layout.new_task(&new) }],
-                        last: vec![Change::Remove { path: from }],
-                        ..Job::default()
-                    },
-                    Ok(_) => Job { last: vec![Change::Remove { path: from }], ..Job::default() },
-                };
-                self.helpers.write(job);
             }
         }
     }

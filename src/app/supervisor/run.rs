@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::app::catalog::Catalog;
 use crate::app::steward::thread::{StewardReport, StewardThread};
 use crate::app::survey::{Survey, SurveyError};
+use crate::app::tidying::{self, Tidier};
 use crate::app::world::Environment;
 use crate::edge::clock::{Clock, SystemClock};
 use crate::edge::environment as own;
@@ -109,6 +110,7 @@ struct RealHelpers {
     steward: StewardThread,
     watchdog: Watchdog,
     watch_orders: Sender<WatchOrder>,
+    tidier: Tidier,
     layout: Layout,
 }
 
@@ -132,6 +134,9 @@ impl Helpers for RealHelpers {
     }
     fn rewatch(&self) {
         let _ = self.watch_orders.send(WatchOrder::Again);
+    }
+    fn tidy(&self, order: tidying::Order) {
+        self.tidier.tidy(order);
     }
     fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>) {
         let _ = self.watch_orders.send(WatchOrder::Extra(paths));
@@ -182,7 +187,8 @@ pub fn run(layout: &Layout, environment: &Environment, until_idle: bool) -> Resu
     };
     let catalog = Catalog::new(store.clone(), layout.clone(), survey.owners, survey.terms.clone());
     let options = Options { layout: layout.clone(), me, owners: survey.owners, terms: survey.terms, setup };
-    let helpers = RealHelpers { writer, steward, watchdog, watch_orders, layout: layout.clone() };
+    let tidier = start("the tidier", Tidier::start(store.clone(), layout.clone()))?;
+    let helpers = RealHelpers { writer, steward, watchdog, watch_orders, tidier, layout: layout.clone() };
     let mut eyes = Eyes::open(layout.clone(), orders, &sender);
     let survivors = survivors(layout.crew());
     for (agent, run) in start("the log pump", pump.adopt_leftovers())? {

@@ -22,7 +22,7 @@ pub use report::{ERRORS_MAX, ManifestError};
 pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
-pub(crate) use values::{OWN_VARIABLES, count, is_variable, search_path};
+pub(crate) use values::{OWN_VARIABLES, count, duration, is_variable, search_path};
 
 use super::name::{AgentName, Kind, Name};
 
@@ -374,15 +374,15 @@ pub(crate) fn common(section: &mut Section<'_, '_>) -> Defaults {
         restart: section.get("restart", values::restart),
         env_file: section.get("env_file", values::path),
         heartbeat: section.get("heartbeat", values::heartbeat),
-        silence_ms: section.get("silence", values::duration),
-        isolation_grace_ms: section.get("isolation_grace", values::duration),
-        timeout_ms: section.get("timeout", values::duration),
-        stop_grace_ms: section.get("stop_grace", values::duration),
+        silence_ms: section.get("silence", duration),
+        isolation_grace_ms: section.get("isolation_grace", duration),
+        timeout_ms: section.get("timeout", duration),
+        stop_grace_ms: section.get("stop_grace", duration),
         stop_signal: section.get("stop_signal", values::signal),
         max_rss_bytes: section.get("max_rss", values::size),
         retries: section.get("retries", |value| values::number(value, 0, RETRIES_MAX)),
         backoff_ms: section.get("backoff", values::durations),
-        unique_for_ms: section.get("unique_for", values::duration),
+        unique_for_ms: section.get("unique_for", duration),
         env: section.get("env", values::environment).unwrap_or_default(),
         pass_env: section.get("pass_env", values::variables).unwrap_or_default(),
     };

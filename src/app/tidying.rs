@@ -1,0 +1,206 @@
+//! What has ended is not kept for ever: records on the shelves, with their results, and what was put aside.
+//!
+//! Removing files that were synced takes up to milliseconds each, so it happens in a thread of its own, and only so
+//! many at a time. Age is told by a file's last change; a count holds whatever the clock says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::edge::store::Store;
+use crate::edge::thread;
+use crate::protocol::crewfile::Keep;
+use crate::protocol::layout::{Layout, RECORD_EXT, Shelf};
+use crate::protocol::name::TaskId;
+use crate::protocol::time::Wall;
+
+/// The most files of one directory that are looked at; of more, some are looked at next time.
+const LISTED_MAX: usize = 400_000;
+/// The most files that are removed at a time.
+const REMOVED_MAX: usize = 2_000;
+
+/// What is to be tidied.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// How long, and how much.
+    pub keep: Keep,
+    /// Tasks that others still need: they stay.
+    pub needed: BTreeSet<TaskId>,
+    /// What time it is.
+    pub now: Wall,
+}
+
+/// The thread that tidies. Dropping it ends it, once what it is at is done.
+#[derive(Debug)]
+pub struct Tidier {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tidier {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Those of `clone(2)`.
+    pub fn start<S: Store + Send + 'static>(store: S, layout: Layout) -> io::Result<Self> {
+        let (sender, orders) = crossbeam_channel::bounded::<Order>(1);
+        let thread = thread::spawn("tidier", move || {
+            while let Ok(order) = orders.recv() {
+                match tidy(&store, &layout, &order) {
+                    Ok(0) => {}
+                    Ok(removed) => log::info!("{removed} files of tasks that ended long ago were removed"),
+                    Err(error) => log::warn!("cannot tidy: {error}"),
+                }
+            }
+        })?;
+        Ok(Self { orders: Some(sender), thread: Some(thread) })
+    }
+
+    /// Has it tidy, unless it still does.
+    pub fn tidy(&self, order: Order) {
+        match self.orders.as_ref().map(|orders| orders.try_send(order)) {
+            Some(Err(TrySendError::Disconnected(_))) => log::error!("the tidier is gone; nothing is tidied"),
+            Some(Ok(()) | Err(TrySendError::Full(_))) | None => {}
+        }
+    }
+}
+
+impl Drop for Tidier {
+    fn drop(&mut self) {
+        self.orders = None;
+        thread::join(&mut self.thread);
+    }
+}
+
+/// Removes what is older, or more, than is kept; how many files that were.
+///
+/// # Errors
+/// If a directory cannot be listed, with its path. A file that cannot be removed is tried again the next time.
+pub fn tidy<S: Store>(store: &S, layout: &Layout, order: &Order) -> Result<usize, String> {
+    let keep = &order.keep;
+    let places = [
+        (layout.shelf(Shelf::Done), keep.done_ms),
+        (layout.shelf(Shelf::Dead), keep.dead_ms),
+        (layout.shelf(Shelf::Review), keep.dead_ms),
+        (layout.rejected_tasks(), keep.done_ms),
+        (layout.refused_outcomes(), keep.done_ms),
+    ];
+    let mut removed = 0;
+    for (dir, age_ms) in places {
+        let what =
+            surplus(store, &dir, age_ms, order).map_err(|error| format!("{}: {error}", dir.display()))?;
+        for path in what.into_iter().take(REMOVED_MAX - removed) {
+            match store.unlink(&path) {
+                Ok(()) => removed += 1,
+                Err(error) => log::warn!("{}: {error}", path.display()),
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// The files of a directory that are too many or too old, oldest first; a result before its record, by which it is
+/// found again should that removal be cut short.
+fn surplus<S: Store>(store: &S, dir: &Path, age_ms: Option<u64>, order: &Order) -> io::Result<Vec<PathBuf>> {
+    let mut by_stem: BTreeMap<String, (i128, Vec<PathBuf>)> = BTreeMap::new();
+    for entry in store.list(dir, LISTED_MAX)?.into_iter().filter(|entry| entry.is_file) {
+        let stem = entry.name.rsplit_once('.').map_or(entry.name.as_str(), |(stem, _)| stem).to_owned();
+        if stem.parse::<TaskId>().is_ok_and(|id| order.needed.contains(&id)) {
+            continue;
+        }
+        let path = dir.join(&entry.file_name);
+        let Some(signature) = store.stat(&path)? else { continue };
+        let (changed, files) = by_stem.entry(stem).or_insert((i128::MIN, Vec::new()));
+        *changed = signature.mtime_ns.max(*changed);
+        files.push(path);
+    }
+    let mut all: Vec<(i128, Vec<PathBuf>)> = by_stem.into_values().collect();
+    all.sort();
+    let oldest = age_ms.map(|age| (i128::from(order.now.0) - i128::from(age)) * 1_000_000);
+    let too_many = all.len().saturating_sub(order.keep.count as usize);
+    let due = all
+        .into_iter()
+        .enumerate()
+        .filter(|(at, (changed, _))| *at < too_many || oldest.is_some_and(|oldest| *changed < oldest));
+    Ok(due
+        .flat_map(|(_, (_, mut files))| {
+            files.sort_by_key(|path| path.extension().is_some_and(|ending| ending == RECORD_EXT));
+            files
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::files::FsStore;
+
+    struct Crew {
+        _dir: tempfile::TempDir,
+        layout: Layout,
+        store: FsStore,
+    }
+
+    impl Crew {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = Layout::new(dir.path());
+            let store = FsStore::new(Vec::new());
+            for dir in layout.directories() {
+                store.create_dir(&dir).unwrap();
+            }
+            Self { _dir: dir, layout, store }
+        }
+
+        /// A file that was changed so many seconds ago.
+        fn put(&self, path: &Path, age: u64) {
+            let file = std::fs::File::create(path).unwrap();
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 - age);
+            file.set_modified(at).unwrap();
+        }
+
+        fn task(&self, shelf: Shelf, id: &str, age: u64) {
+            let id: TaskId = id.parse().unwrap();
+            self.put(&self.layout.ended(shelf, &id), age);
+            self.put(&self.layout.result_on(shelf, &id), age + 1);
+        }
+
+        fn left(&self, shelf: Shelf) -> Vec<String> {
+            let found = self.store.list(&self.layout.shelf(shelf), 100).unwrap();
+            let mut names: Vec<String> = found.into_iter().map(|entry| entry.name).collect();
+            names.sort();
+            names
+        }
+
+        fn tidy(&self, keep: Keep, needed: &[&str]) -> usize {
+            let needed = needed.iter().map(|id| id.parse().unwrap()).collect();
+            tidy(&self.store, &self.layout, &Order { keep, needed, now: Wall(1_000_000_000) }).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_goes_with_its_result_and_what_is_needed_stays() {
+        let crew = Crew::new();
+        for (id, age) in [("old", 61), ("needed", 61), ("young", 59)] {
+            crew.task(Shelf::Done, id, age);
+            crew.task(Shelf::Dead, id, age);
+        }
+        let keep = Keep { done_ms: Some(60_000), dead_ms: None, count: 100 };
+        assert_eq!(crew.tidy(keep, &["needed"]), 2);
+        assert_eq!(crew.left(Shelf::Done), ["needed.json", "needed.output", "young.json", "young.output"]);
+        assert_eq!(crew.left(Shelf::Dead).len(), 6, "of dead letters no age was given");
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_go_whatever_the_clock_says() {
+        let crew = Crew::new();
+        for (id, age) in [("a", 5), ("b", 9), ("c", 1), ("d", 7)] {
+            crew.task(Shelf::Dead, id, age);
+        }
+        crew.tidy(Keep { done_ms: Some(1), dead_ms: None, count: 2 }, &[]);
+        assert_eq!(crew.left(Shelf::Dead), ["a.json", "a.output", "c.json", "c.output"]);
+    }
+}
