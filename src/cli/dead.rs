@@ -124,7 +124,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
                 return Err(CliError::usage(format_args!("this would remove {} dead letters", tasks.len()))
                     .hint("say --yes too; `nightcrew dead list` with the same options lists them"));
             }
-            each(&tasks, |task| remove(task, &client))
+            let needed = client.needed()?;
+            each(&tasks, |task| {
+                let with_result = if client.drop_dead(task, &needed)? { " with its result" } else { "" };
+                screen::say(format_args!("removed {task}{with_result}"))
+            })
         }
     }
 }
@@ -143,11 +147,6 @@ fn replay(task: &TaskId, edit: bool, client: &mut Client<Disk>, context: &Contex
     client.replay(task, payload)?;
     let when = if world::is_supervised(client.layout()) { "" } else { ", once a supervisor runs" };
     screen::say(format_args!("{task} is done again{when}"))
-}
-
-fn remove(task: &TaskId, client: &Client<Disk>) -> Result<(), CliError> {
-    let with_result = if client.drop_dead(task)? { " with its result" } else { "" };
-    screen::say(format_args!("removed {task}{with_result}"))
 }
 
 impl Such {

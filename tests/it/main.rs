@@ -12,8 +12,11 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one thing among many")]
 
 mod badinput;
+mod batch;
+mod bound;
 mod claims;
 mod crew;
+mod deadletters;
 mod environment;
 mod faults;
 mod fleet;
@@ -23,6 +26,7 @@ mod liveness;
 mod memory;
 mod newsroom;
 mod refusals;
+mod review;
 mod survives;
 mod switches;
 mod unlucky;

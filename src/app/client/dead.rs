@@ -3,6 +3,7 @@
 //! A record is moved as a whole and never over another, so that whatever else happens at that moment (somebody submits
 //! the same task anew, a supervisor admits this one and it dies once more) nothing is lost.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::edge::store::Store;
@@ -129,12 +130,31 @@ impl<S: Store> Client<S> {
         self.sync_dir(self.layout.shelf(Shelf::Dead))
     }
 
-    /// Removes a dead letter, and the result that lies with it; true if there was one.
+    /// What open tasks need, each with one that needs it.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], [`ClientError::Io`].
-    pub fn drop_dead(&self, id: &TaskId) -> Result<bool, ClientError> {
+    /// [`ClientError::Io`], if they cannot be listed.
+    pub fn needed(&self) -> Result<BTreeMap<TaskId, TaskId>, ClientError> {
+        let open = self.tasks(&[Standing::New, Standing::Blocked])?.tasks;
+        let needs = open.into_iter().flat_map(|found| {
+            let by = found.record.id;
+            found.record.wishes.needs.into_iter().map(move |need| (need, by.clone()))
+        });
+        Ok(needs.collect())
+    }
+
+    /// Removes a dead letter that is none of `needed`, and the result that lies with it; true if there was one.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTask`], [`ClientError::InTheWay`] if it is still needed, [`ClientError::Io`].
+    pub fn drop_dead(&self, id: &TaskId, needed: &BTreeMap<TaskId, TaskId>) -> Result<bool, ClientError> {
         self.on_shelf(Shelf::Dead, id)?;
+        if let Some(by) = needed.get(id) {
+            return Err(ClientError::InTheWay {
+                task: id.clone(),
+                why: format!("is still needed by task {by}"),
+            });
+        }
         let result = self.layout.result_on(Shelf::Dead, id);
         let had_result = self.exists(&result)?;
         // The record last: a result without one would be nobody's.

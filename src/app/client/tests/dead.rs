@@ -84,10 +84,20 @@ fn a_dead_letter_is_dropped_with_its_result() {
     let crew = Crew::new();
     let id = dead_letter(&crew, "a", "editor", "exit 1");
     crew.write(&crew.layout.result_on(Shelf::Dead, &id), b"rejected");
-    assert!(crew.operator().drop_dead(&id).unwrap());
+    let dropped = |id: &TaskId| crew.operator().drop_dead(id, &crew.operator().needed().unwrap());
+    assert!(dropped(&id).unwrap());
     assert!(crew.store.list(&crew.layout.shelf(Shelf::Dead), 10).unwrap().is_empty());
-    assert!(matches!(crew.operator().drop_dead(&id), Err(ClientError::NoSuchTask { .. })));
-    assert!(!crew.operator().drop_dead(&dead_letter(&crew, "b", "editor", "x")).unwrap());
+    assert!(matches!(dropped(&id), Err(ClientError::NoSuchTask { .. })));
+    let needed = dead_letter(&crew, "b", "editor", "x");
+    let mut needy = order("write", "1", &key_of("needy"));
+    needy.wishes.needs = vec![needed.clone()];
+    let needy = accepted(crew.operator().submit(needy, None, NOW));
+    assert!(
+        matches!(dropped(&needed), Err(ClientError::InTheWay { .. })),
+        "a restart would wait for it for ever"
+    );
+    crew.store.unlink(&crew.layout.new_task(&needy)).unwrap();
+    assert!(!dropped(&needed).unwrap());
 }
 
 #[test]
