@@ -135,6 +135,10 @@ fn surplus<S: Store>(store: &S, dir: &Path, age_ms: Option<u64>, order: &Order) 
 
 #[cfg(test)]
 mod tests {
+    use nix::fcntl::AT_FDCWD;
+    use nix::sys::stat::{UtimensatFlags, utimensat};
+    use nix::sys::time::TimeSpec;
+
     use super::*;
     use crate::edge::files::FsStore;
 
@@ -156,13 +160,13 @@ mod tests {
         }
 
         /// A file that was changed so many seconds ago.
-        fn put(&self, path: &Path, age: u64) {
-            let file = std::fs::File::create(path).unwrap();
-            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 - age);
-            file.set_modified(at).unwrap();
+        fn put(&self, path: &Path, age: i64) {
+            self.store.write_new(path, b"{}", false).unwrap();
+            let at = TimeSpec::new(1_000_000 - age, 0);
+            utimensat(AT_FDCWD, path, &at, &at, UtimensatFlags::FollowSymlink).unwrap();
         }
 
-        fn task(&self, shelf: Shelf, id: &str, age: u64) {
+        fn task(&self, shelf: Shelf, id: &str, age: i64) {
             let id: TaskId = id.parse().unwrap();
             self.put(&self.layout.ended(shelf, &id), age);
             self.put(&self.layout.result_on(shelf, &id), age + 1);

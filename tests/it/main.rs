@@ -23,6 +23,7 @@ mod liveness;
 mod memory;
 mod newsroom;
 mod refusals;
+mod steps;
 mod survives;
 mod switches;
 mod unlucky;
