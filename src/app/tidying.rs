@@ -81,30 +81,49 @@ impl Drop for Tidier {
 /// If a directory cannot be listed, with its path. A file that cannot be removed is tried again the next time.
 pub fn tidy<S: Store>(store: &S, layout: &Layout, order: &Order) -> Result<usize, String> {
     let keep = &order.keep;
-    let places = [
-        (layout.shelf(Shelf::Done), keep.done_ms),
-        (layout.shelf(Shelf::Dead), keep.dead_ms),
-        (layout.shelf(Shelf::Review), keep.dead_ms),
-        (layout.rejected_tasks(), keep.done_ms),
-        (layout.refused_outcomes(), keep.done_ms),
-    ];
+    let shelves = [Shelf::Done, Shelf::Dead, Shelf::Review].map(|shelf| {
+        let age = if shelf == Shelf::Done { keep.done_ms } else { keep.dead_ms };
+        (layout.shelf(shelf), age, true)
+    });
+    let others = [layout.rejected_tasks(), layout.refused_outcomes(), layout.steps_of(None)];
+    let places = shelves.into_iter().chain(others.map(|dir| (dir, keep.done_ms, false)));
     let mut removed = 0;
-    for (dir, age_ms) in places {
-        let what =
+    for (dir, age_ms, is_shelf) in places {
+        let surplus =
             surplus(store, &dir, age_ms, order).map_err(|error| format!("{}: {error}", dir.display()))?;
-        for path in what.into_iter().take(REMOVED_MAX - removed) {
-            match store.unlink(&path) {
-                Ok(()) => removed += 1,
-                Err(error) => log::warn!("{}: {error}", path.display()),
+        for (stem, mut files) in surplus {
+            if removed >= REMOVED_MAX {
+                return Ok(removed);
+            }
+            let task = stem.parse::<TaskId>().ok().filter(|_| is_shelf);
+            let steps = task.map(|task| layout.steps_of(Some(&task)));
+            let listed = steps.iter().flat_map(|dir| store.list(dir, LISTED_MAX).unwrap_or_default());
+            let mut all: Vec<PathBuf> =
+                listed.filter_map(|entry| Some(steps.as_ref()?.join(entry.file_name))).collect();
+            // The record last: by it all else is found again, should this be cut short.
+            files.sort_by_key(|path| path.extension().is_some_and(|ending| ending == RECORD_EXT));
+            all.append(&mut files);
+            for path in all {
+                match store.unlink(&path) {
+                    Ok(()) => removed += 1,
+                    Err(error) => log::warn!("{}: {error}", path.display()),
+                }
+            }
+            if let Some(Err(error)) = steps.map(|dir| store.remove_dir(&dir)) {
+                log::warn!("the steps of task {stem}: {error}");
             }
         }
     }
     Ok(removed)
 }
 
-/// The files of a directory that are too many or too old, oldest first; a result before its record, by which it is
-/// found again should that removal be cut short.
-fn surplus<S: Store>(store: &S, dir: &Path, age_ms: Option<u64>, order: &Order) -> io::Result<Vec<PathBuf>> {
+/// The files of a directory that are too many or too old, by the stems of their names, oldest first.
+fn surplus<S: Store>(
+    store: &S,
+    dir: &Path,
+    age_ms: Option<u64>,
+    order: &Order,
+) -> io::Result<Vec<(String, Vec<PathBuf>)>> {
     let mut by_stem: BTreeMap<String, (i128, Vec<PathBuf>)> = BTreeMap::new();
     for entry in store.list(dir, LISTED_MAX)?.into_iter().filter(|entry| entry.is_file) {
         let stem = entry.name.rsplit_once('.').map_or(entry.name.as_str(), |(stem, _)| stem).to_owned();
@@ -117,24 +136,22 @@ fn surplus<S: Store>(store: &S, dir: &Path, age_ms: Option<u64>, order: &Order) 
         *changed = signature.mtime_ns.max(*changed);
         files.push(path);
     }
-    let mut all: Vec<(i128, Vec<PathBuf>)> = by_stem.into_values().collect();
+    let mut all: Vec<(i128, String, Vec<PathBuf>)> =
+        by_stem.into_iter().map(|(stem, (changed, files))| (changed, stem, files)).collect();
     all.sort();
     let oldest = age_ms.map(|age| (i128::from(order.now.0) - i128::from(age)) * 1_000_000);
     let too_many = all.len().saturating_sub(order.keep.count as usize);
-    let due = all
-        .into_iter()
-        .enumerate()
-        .filter(|(at, (changed, _))| *at < too_many || oldest.is_some_and(|oldest| *changed < oldest));
-    Ok(due
-        .flat_map(|(_, (_, mut files))| {
-            files.sort_by_key(|path| path.extension().is_some_and(|ending| ending == RECORD_EXT));
-            files
-        })
-        .collect())
+    let is_due = |at: usize, changed: i128| at < too_many || oldest.is_some_and(|oldest| changed < oldest);
+    let due = all.into_iter().enumerate().filter(|(at, (changed, ..))| is_due(*at, *changed));
+    Ok(due.map(|(_, (_, stem, files))| (stem, files)).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::fcntl::AT_FDCWD;
+    use nix::sys::stat::{UtimensatFlags, utimensat};
+    use nix::sys::time::TimeSpec;
+
     use super::*;
     use crate::edge::files::FsStore;
 
@@ -156,13 +173,13 @@ mod tests {
         }
 
         /// A file that was changed so many seconds ago.
-        fn put(&self, path: &Path, age: u64) {
-            let file = std::fs::File::create(path).unwrap();
-            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 - age);
-            file.set_modified(at).unwrap();
+        fn put(&self, path: &Path, age: i64) {
+            self.store.write_new(path, b"{}", false).unwrap();
+            let at = TimeSpec::new(1_000_000 - age, 0);
+            utimensat(AT_FDCWD, path, &at, &at, UtimensatFlags::FollowSymlink).unwrap();
         }
 
-        fn task(&self, shelf: Shelf, id: &str, age: u64) {
+        fn task(&self, shelf: Shelf, id: &str, age: i64) {
             let id: TaskId = id.parse().unwrap();
             self.put(&self.layout.ended(shelf, &id), age);
             self.put(&self.layout.result_on(shelf, &id), age + 1);
@@ -192,6 +209,23 @@ mod tests {
         assert_eq!(crew.tidy(keep, &["needed"]), 2);
         assert_eq!(crew.left(Shelf::Done), ["needed.json", "needed.output", "young.json", "young.output"]);
         assert_eq!(crew.left(Shelf::Dead).len(), 6, "of dead letters no age was given");
+    }
+
+    #[test]
+    fn the_steps_of_a_task_go_with_it() {
+        let crew = Crew::new();
+        for (id, age) in [("old", 61), ("young", 59)] {
+            crew.task(Shelf::Done, id, age);
+            let steps = crew.layout.steps_of(Some(&id.parse().unwrap()));
+            crew.store.create_dir(&steps).unwrap();
+            crew.put(&steps.join("paid.step"), 1);
+        }
+        // What was put aside under the name of a task that lives says nothing of it.
+        crew.put(&crew.layout.rejected_tasks().join("young.json"), 61);
+        crew.tidy(Keep { done_ms: Some(60_000), dead_ms: None, count: 100 }, &[]);
+        let left = crew.store.list(&crew.layout.steps_of_tasks(), 10).unwrap();
+        assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["young"]);
+        assert!(crew.store.list(&crew.layout.rejected_tasks(), 10).unwrap().is_empty());
     }
 
     #[test]

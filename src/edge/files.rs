@@ -236,6 +236,14 @@ impl Store for FsStore {
         }
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        use io::ErrorKind as Kind;
+        match fs::remove_dir(dir) {
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::DirectoryNotEmpty) => Ok(()),
+            other => other,
+        }
+    }
+
     fn touch(&self, path: &Path) -> io::Result<bool> {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };

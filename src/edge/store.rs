@@ -190,6 +190,14 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `unlink(2)` but for `ENOENT`.
     fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory that is empty; one that is missing, or not empty, is no error and stays as it is. Where
+    /// nobody minds empty directories, this need do nothing.
+    ///
+    /// # Errors
+    /// Those of `rmdir(2)` but for these.
+    fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes a directory, and its parents; an existing one is no error.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ mod memory;
 mod newsroom;
 mod refusals;
 mod review;
+mod steps;
 mod survives;
 mod switches;
 mod unlucky;

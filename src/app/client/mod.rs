@@ -27,6 +27,7 @@ pub mod lookup;
 pub mod memory;
 pub mod remember;
 pub mod review;
+pub mod steps;
 pub mod submit;
 #[cfg(test)]
 mod tests;
