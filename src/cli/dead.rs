@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             }
             let needed = client.needed()?;
             each(&tasks, |task| {
-                let with_result = if client.drop_dead(task, &needed)? { " with its result" } else { "" };
+                let with_result = if client.drop_dead(task, &needed)? { " and its result" } else { "" };
                 screen::say(format_args!("removed {task}{with_result}"))
             })
         }

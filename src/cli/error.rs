@@ -114,11 +114,10 @@ impl From<ClientError> for CliError {
                 Self::failed(text).hint("look at the file: it was not written by nightcrew's rules")
             }
             ClientError::Memory(MemoryError::NoValue(_)) => Self::usage(text),
-            ClientError::Memory(MemoryError::TooLarge(_)) => Self::bad_input(text),
+            ClientError::Memory(MemoryError::TooLarge(_)) | ClientError::Refused(_) => Self::bad_input(text),
             ClientError::Memory(_) => Self::failed(text),
             ClientError::Payload(_) => Self::bad_input(text)
                 .hint("a payload is JSON: numbers and words as they are, text in \"quotes\""),
-            ClientError::Refused(_) => Self::bad_input(text),
             ClientError::UnknownNeed(_) => {
                 Self::bad_input(text).hint("submit that one first; `nightcrew tasks` lists what there is")
             }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::app::client::batch::{self, BATCH_LEN_MAX, Settled};
 use crate::app::client::finish::Held;
+use crate::app::client::lookup::Standing;
 use crate::app::client::submit::{Order, Payload, Sameness, Submitted};
 use crate::app::client::{Client, ClientError};
 use crate::app::world::{self, Disk};
@@ -142,7 +143,7 @@ impl Submission<'_> {
                 } else {
                     screen::say(format_args!("accepted {task}{}", self.what_follows()))?;
                 }
-                self.warn_of_unhandled(client, [kind])?;
+                warn_of_unhandled(client, [kind])?;
             }
             Submitted::Duplicate(found) => {
                 let line = found.line();
@@ -171,7 +172,7 @@ impl Submission<'_> {
         let accepted = settled.iter().filter(|settled| settled.duplicate_of.is_none());
         if args.json {
             for Settled { task, duplicate_of, .. } in &settled {
-                self.say_json(task, duplicate_of.map(|standing| standing.as_str()))?;
+                self.say_json(task, duplicate_of.map(Standing::as_str))?;
             }
         } else {
             let count = accepted.clone().count();
@@ -182,7 +183,7 @@ impl Submission<'_> {
             };
             screen::say(format_args!("accepted {count}{duplicates}{}", self.what_follows()))?;
         }
-        self.warn_of_unhandled(client, accepted.map(|settled| &settled.kind))?;
+        warn_of_unhandled(client, accepted.map(|settled| &settled.kind))?;
         Ok(Exit::Ok)
     }
 
@@ -201,20 +202,19 @@ impl Submission<'_> {
         let within = self.within.map(|held| &held.task).filter(|_| duplicate_of.is_none());
         screen::say_json(&Told { task, result, supervised: self.supervised, state: duplicate_of, within })
     }
+}
 
-    fn warn_of_unhandled<'a>(
-        &self,
-        client: &Client<Disk>,
-        kinds: impl IntoIterator<Item = &'a Kind>,
-    ) -> Result<(), CliError> {
-        let handled = client.handled()?;
-        for kind in kinds.into_iter().filter(|kind| !handled.contains(*kind)).collect::<BTreeSet<_>>() {
-            screen::warn(format_args!(
-                "no agent says that it handles {kind}; the task waits until one does: handles = [\"{kind}\"]"
-            ));
-        }
-        Ok(())
+fn warn_of_unhandled<'a>(
+    client: &Client<Disk>,
+    kinds: impl IntoIterator<Item = &'a Kind>,
+) -> Result<(), CliError> {
+    let handled = client.handled()?;
+    for kind in kinds.into_iter().filter(|kind| !handled.contains(*kind)).collect::<BTreeSet<_>>() {
+        screen::warn(format_args!(
+            "no agent says that it handles {kind}; the task waits until one does: handles = [\"{kind}\"]"
+        ));
     }
+    Ok(())
 }
 
 impl Args {
@@ -223,11 +223,10 @@ impl Args {
         if self.now {
             return Ok(None);
         }
-        client.within(context.given(client.caller())).map_err(|error| match error {
-            several @ ClientError::SeveralClaims(_) => {
-                CliError::from(several).hint("--now submits at once, bound to none of them")
-            }
-            other => other.into(),
+        client.within(context.given(client.caller())).map_err(|error| {
+            let is_unclear = matches!(error, ClientError::SeveralClaims(_));
+            let told = CliError::from(error);
+            if is_unclear { told.hint("--now submits at once, bound to none of them") } else { told }
         })
     }
 

@@ -30,7 +30,7 @@ fn submitted_and_done_before(crew: &Crew) -> (usize, usize) {
                 before = done;
             }
             Fact::Outcome { agent, status, .. } if agent.as_str() == "worker" && status == "done" => {
-                done += 1
+                done += 1;
             }
             _ => {}
         }

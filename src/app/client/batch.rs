@@ -284,7 +284,9 @@ impl<S: Store> Client<S> {
         }
         if let Err(error) = self.write_and_name(&files, &indices, sequence, settled, within) {
             // The first error is the one to tell; a leftover temp file is cleared at the next start.
-            files.iter().for_each(|(temp, _)| drop(self.remove(temp)));
+            for (temp, _) in &files {
+                let _ = self.remove(temp);
+            }
             return Err(error);
         }
         let known = settled.iter().filter_map(|settled| settled.duplicate_of).collect::<BTreeSet<_>>();
@@ -338,7 +340,9 @@ fn needed_first(drafts: &[Draft]) -> Result<Vec<usize>, ClientError> {
     for nth in 0..drafts.len() {
         let needs = needs(nth);
         waits_for.push(needs.len());
-        needs.into_iter().for_each(|need| needed_by[need].push(nth));
+        for need in needs {
+            needed_by[need].push(nth);
+        }
     }
     let mut free: VecDeque<usize> = (0..drafts.len()).filter(|nth| waits_for[*nth] == 0).collect();
     let mut sequence = Vec::with_capacity(drafts.len());

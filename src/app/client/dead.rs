@@ -4,6 +4,7 @@
 //! the same task anew, a supervisor admits this one and it dies once more) nothing is lost.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::edge::store::Store;
@@ -12,7 +13,7 @@ use crate::protocol::name::{AgentName, Kind, Name, TaskId};
 use crate::protocol::record::{RECORD_LEN_MAX, encode};
 use crate::protocol::task::TaskRecord;
 
-use super::lookup::{Found, Listing, Standing};
+use super::lookup::{Found, LISTED_MAX, Listing, Standing};
 use super::submit::Payload;
 use super::{Client, ClientError};
 
@@ -143,7 +144,8 @@ impl<S: Store> Client<S> {
         Ok(needs.collect())
     }
 
-    /// Removes a dead letter that is none of `needed`, and the result that lies with it; true if there was one.
+    /// Removes a dead letter that is none of `needed`, with its steps, and the result that lies with it; true if there
+    /// was one.
     ///
     /// # Errors
     /// [`ClientError::NoSuchTask`], [`ClientError::InTheWay`] if it is still needed, [`ClientError::Io`].
@@ -157,7 +159,16 @@ impl<S: Store> Client<S> {
         }
         let result = self.layout.result_on(Shelf::Dead, id);
         let had_result = self.exists(&result)?;
-        // The record last: a result without one would be nobody's.
+        // The record last: by it all else is found again, should this be cut short.
+        let steps = self.layout.steps_of(Some(id));
+        let at = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error| ClientError::Io { path, error }
+        };
+        for entry in self.store.list(&steps, LISTED_MAX).map_err(at(&steps))? {
+            self.remove(&steps.join(entry.file_name))?;
+        }
+        self.store.remove_dir(&steps).map_err(at(&steps))?;
         self.remove(&result)?;
         self.remove(&self.layout.ended(Shelf::Dead, id))?;
         self.sync_dir(self.layout.shelf(Shelf::Dead))?;
