@@ -19,9 +19,9 @@ use super::waits::wait_until;
 /// The wait of a task that was put off without a failure.
 const LATER_MS: u64 = 60_000;
 /// A task that was put off this often is dead.
-const DEFERRALS_MAX: u32 = 100;
+const DEFERRALS_MAX: u16 = 100;
 /// A task whose owners died holding it this often is poison, and dead.
-const DEATHS_MAX: u32 = 5;
+const DEATHS_MAX: u8 = 5;
 /// An agent that failed so often in a row, at more than one task, leaves its tasks to its fallback for so long.
 const AILING_FAILURES: u32 = 3;
 const AILING_MS: u64 = 600_000;
@@ -106,7 +106,7 @@ pub(super) fn follow(
             (made.map_or(Next::Done, Next::Gated), None)
         }
         Conclusion::Returned { why, died } => {
-            task.deaths += u32::from(*died);
+            task.deaths = task.deaths.saturating_add(u8::from(*died));
             if *died && task.deaths >= DEATHS_MAX {
                 let error = format!("its owner died holding it {DEATHS_MAX} times, the last time: {why}");
                 (Next::Dead, Some(error))
@@ -115,7 +115,7 @@ pub(super) fn follow(
             }
         }
         Conclusion::Failed { error, permanent, code, after } => {
-            task.failures += 1;
+            task.failures = task.failures.saturating_add(1);
             let retry = manifest.map(|manifest| manifest.retry.clone()).unwrap_or_default();
             let worth_it = !permanent && code.is_none_or(|code| retry.is_worth_it(code));
             let bound = retry.wait_ms(task.failures).filter(|_| worth_it);
@@ -123,7 +123,7 @@ pub(super) fn follow(
             (again(wait), kept(error))
         }
         Conclusion::Later { error, after } => {
-            task.deferrals += 1;
+            task.deferrals = task.deferrals.saturating_add(1);
             let wait = (task.deferrals < DEFERRALS_MAX).then_some(after.unwrap_or(LATER_MS));
             (again(wait), kept(error))
         }
