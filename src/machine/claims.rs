@@ -10,7 +10,7 @@ use crate::protocol::name::{Name, RunId, TaskId};
 use crate::protocol::task::{Attempt, Lock, Phase};
 use crate::protocol::time::{Mono, Now};
 
-use super::conclusion::{Told, conclusion_of, fact_of, follow};
+use super::conclusion::{Told, conclusion_of, fact_of, follow, no_sooner};
 use super::effect::RecordChange;
 use super::event::HandedIn;
 use super::state::{Claim, Conclusion, Course, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
@@ -329,6 +329,7 @@ impl State {
             settled: Some((claim.agent.clone(), claim.token, claim.nonce.clone())),
         };
         let (then, error) = follow(now, conclusion, jitter, &mut change);
+        let then = no_sooner(now, conclusion, then, &mut change);
         if ends {
             change.output = Some((claim.agent.clone(), claim.token));
         }

@@ -18,6 +18,7 @@ use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, VERSION, encode};
 use crate::protocol::task::{Lock, OPERATOR, Phase, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Wall;
 
+use super::finish::outcome_of;
 use super::lookup::LISTED_MAX;
 use super::{Caller, Client, ClientError};
 
@@ -184,7 +185,7 @@ impl<S: Store> Client<S> {
             return Ok(Try::Got(Box::new(claim)));
         }
         let held = claim.lock.into();
-        self.hand_in(&held, Verdict::Released, None)?;
+        self.hand_in(&held, outcome_of(&held, Verdict::Released, None))?;
         allowed.map(|()| Try::Next)
     }
 
