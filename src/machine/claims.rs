@@ -333,15 +333,16 @@ impl State {
         if ends {
             change.output = Some((claim.agent.clone(), claim.token));
         }
-        if let (Some(error), Owner::Run(run)) = (&error, &claim.owner) {
-            change.attempt = Some(Attempt {
-                agent: claim.agent.clone(),
-                run: run.clone(),
-                token: claim.token,
-                at: now.wall,
-                error: error.clone(),
-            });
-        }
+        change.attempt = error.as_ref().map(|error| Attempt {
+            agent: claim.agent.clone(),
+            run: match &claim.owner {
+                Owner::Run(run) => Some(run.clone()),
+                Owner::Outside(_) | Owner::Unprovable => None,
+            },
+            token: claim.token,
+            at: now.wall,
+            error: error.clone(),
+        });
         if told == Told::Now {
             change.facts.push(fact_of(conclusion, &claim, &change, error));
         }

@@ -42,8 +42,9 @@ pub enum Phase {
 pub struct Attempt {
     /// Who tried.
     pub agent: AgentName,
-    /// In which run.
-    pub run: RunId,
+    /// In which run; absent outside any run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// With which token.
     pub token: u64,
     /// When it ended.
@@ -311,7 +312,8 @@ mod tests {
         task.not_before = Some(Wall(1000));
         task.decided = vec!["m".into()];
         let error = "no\n".to_owned();
-        task.attempts = vec![Attempt { agent: name("a"), run: name("R1"), token: 2, at: Wall(1), error }];
+        task.attempts =
+            vec![Attempt { agent: name("a"), run: Some(name("R1")), token: 2, at: Wall(1), error }];
         let full = r#"{"v":1,"id":"t","token":18446744073709551615,"nonce":"n","kind":"k","state":"waiting","failures":1,"at":"1970-01-01T00:00:00.000Z","by":"operator","not_before":"1970-01-01T00:00:01.000Z","decided":["m"],"attempts":[{"agent":"a","run":"R1","token":2,"at":"1970-01-01T00:00:00.001Z","error":"no\n"}],"payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{full}\n"));
         let again: TaskRecord = decode(full.as_bytes()).unwrap();

@@ -70,7 +70,7 @@ impl Written {
 
 fn task() -> impl Strategy<Value = Written> {
     let states = select([Phase::New, Phase::Ready, Phase::Waiting, Phase::Done, Phase::Dead].as_slice());
-    let attempt = (name(), name(), any::<u64>(), wall(), text())
+    let attempt = (name(), option::of(name()), any::<u64>(), wall(), text())
         .prop_map(|(agent, run, token, at, error)| Attempt { agent, run, token, at, error });
     let head = (name(), any::<u64>(), text(), name(), states, any::<u32>(), any::<u32>(), wall());
     let rest =

@@ -384,6 +384,22 @@ fn an_owner_says_how_long_its_task_waits_but_no_shorter_than_without_and_no_long
 }
 
 #[test]
+fn a_failed_try_is_kept_with_its_reason_whoever_made_it() {
+    let (_, change) = concluded(Verdict::Failed, false, None);
+    assert!(change.attempt.unwrap().run.is_some());
+    let (mut s, _) = with_puller();
+    let lock = s.lock("t", "operator", None, Some(identity(2)));
+    s.locked(lock.clone());
+    let mut seen = Story::handed_in(&lock, Verdict::Failed);
+    seen.outcome.error = Some("no such page".into());
+    let attempt = s.tell(Event::OutcomeSeen(seen)).change().attempt.unwrap();
+    assert_eq!(
+        (attempt.agent.as_str(), attempt.run, attempt.error.as_str()),
+        ("operator", None, "no such page")
+    );
+}
+
+#[test]
 fn a_task_that_was_released_is_ready_at_once_whatever_wait_was_asked_for() {
     let (_, change) = concluded(Verdict::Released, true, Some(90_000));
     assert_eq!((change.phase, change.not_before), (Phase::Ready, None));
