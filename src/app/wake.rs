@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::edge::watches::{Area, Scope, WatchError, Watches};
+pub use crate::edge::watches::WatchError;
+use crate::edge::watches::{Area, Scope, Watches};
 
 /// The least time between two redraws: four a second are enough for a person.
 const REST: Duration = Duration::from_millis(250);

@@ -14,6 +14,7 @@ use crate::protocol::variables::ENV_DIR;
 pub use crate::edge::appear::{appears, look_until};
 pub use crate::edge::clock::{Clock, SystemClock};
 pub use crate::edge::environment::Environment;
+pub use crate::edge::foreground::EndSignals;
 pub use crate::edge::launcher::exec_agent;
 pub use crate::edge::processes::{identity_of, root_of_run};
 

@@ -36,6 +36,7 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod work;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -114,6 +115,9 @@ enum Verb {
     /// Submit a task
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
+    /// Run a command for one task after the other
+    #[command(after_long_help = work::EXAMPLES)]
+    Work(work::Args),
     /// List tasks and where each stands
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
@@ -163,6 +167,7 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Work(args) => work::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Logs(args) => logs::run(args, context),
@@ -199,7 +204,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "man",
         ],
     ),
-    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "remember", "recall"]),
+    ("Agent's verbs", &["work", "beat", "claim", "done", "fail", "release", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";

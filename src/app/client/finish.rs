@@ -119,7 +119,7 @@ impl<S: Store> Client<S> {
         if let Some(output) = output {
             self.store_output(held, output)?;
         }
-        self.hand_in(held, outcome_of(held, verdict, error))?;
+        self.hand_in(held, &outcome_of(held, verdict, error))?;
         in_time(held, late)
     }
 
@@ -135,14 +135,14 @@ impl<S: Store> Client<S> {
             Again::After(ms) => outcome.retry_after_ms = Some(ms),
             Again::Never => outcome.permanent = true,
         }
-        self.hand_in(held, outcome)?;
+        self.hand_in(held, &outcome)?;
         in_time(held, late)
     }
 
     /// Publishes an outcome, then forgets the claim: in this order, so that a crash forgets nothing.
-    pub(super) fn hand_in(&mut self, held: &Held, outcome: Outcome) -> Result<(), ClientError> {
+    pub(super) fn hand_in(&mut self, held: &Held, outcome: &Outcome) -> Result<(), ClientError> {
         let path = self.layout.outcome(&held.agent, &held.task, held.token, &held.nonce);
-        self.publish(&path, &encode(&outcome))?;
+        self.publish(&path, &encode(outcome))?;
         self.forget(&held.task)
     }
 
@@ -173,7 +173,7 @@ impl<S: Store> Client<S> {
 
     /// What shows that the claim is the caller's no more, if anything does. What is missing or cannot be
     /// read shows nothing: it is the supervisor that decides.
-    fn lateness(&self, held: &Held) -> Option<String> {
+    pub(super) fn lateness(&self, held: &Held) -> Option<String> {
         let record = match self.record::<TaskRecord>(&self.layout.task(&held.task), RECORD_LEN_MAX) {
             Ok(Some(record)) => record,
             Ok(None) => return Some("the task has ended, or was removed".into()),

@@ -1,0 +1,206 @@
+//! Workers that pull.
+
+use std::collections::BTreeSet;
+use std::process::Output;
+
+use nightcrew::protocol::ledger::Fact;
+use nightcrew::protocol::name::TaskId;
+use nightcrew::protocol::task::{Phase, TaskRecord};
+use nix::sys::signal::Signal;
+
+use crate::crew::{Crew, Outsider, is_alive, name, send, text_of};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn record(crew: &Crew, task: &TaskId) -> Option<TaskRecord> {
+    serde_json::from_str(&text_of(&crew.layout.task(task))).ok()
+}
+
+fn is_ready(crew: &Crew, kind: &str, task: &TaskId) -> bool {
+    text_of(&crew.layout.ready(&name(kind))).contains(task.as_str())
+}
+
+fn is_dead(crew: &Crew, task: &TaskId) -> bool {
+    crew.path(&format!("state/tasks/dead/{task}.json")).exists()
+}
+
+/// A process that waits for a task, and holds it once it has one; what it was told is in `claimed`.
+fn claimer(crew: &Crew) -> Outsider {
+    let waits = crew.script("exec \"$0\" claim --wait work --owner-pid $PPID >claimed");
+    crew.eventually("it waits", || waits.watches());
+    waits
+}
+
+/// The pid that a command wrote to a file.
+fn pid_in(crew: &Crew, file: &str) -> i32 {
+    crew.await_some(file, || text_of(&crew.path(file)).trim().parse().ok())
+}
+
+#[test]
+fn who_waits_for_a_task_has_it_as_soon_as_there_is_one() {
+    let mut crew = Crew::new();
+    crew.start();
+    let mut waits = claimer(&crew);
+    let task = crew.submit("work", "1");
+    assert!(waits.wait().success());
+    assert_eq!(text_of(&crew.path("claimed")).trim(), task.as_str());
+    crew.ok(&["done", task.as_str()]);
+    crew.eventually("it is done", || crew.is_done(&task));
+    crew.ends_well();
+}
+
+#[test]
+fn a_halt_is_waited_out_unless_it_was_there_before_and_a_time_is_kept_to() {
+    let mut crew = Crew::new();
+    crew.start();
+    let mut waits = claimer(&crew);
+    crew.ok(&["halt", "lunch"]);
+    crew.fact("the halt", |fact| matches!(fact, Fact::Control { .. }).then_some(()));
+    let task = crew.submit("work", "1");
+    crew.eventually("it is listed", || is_ready(&crew, "work", &task));
+    let owner = crew.outsider("sleep", &["1000"]);
+    let claim =
+        |more: &[&str]| crew.nightcrew(&[&["claim", "--wait", "--owner-pid", &owner.pid()], more].concat());
+    assert_eq!(code(&claim(&["work"])), Some(75), "halted from the start");
+    assert!(!crew.layout.lock(&task).exists(), "and nobody claimed it meanwhile");
+    crew.ok(&["resume"]);
+    assert!(waits.wait().success(), "the halt is over");
+    assert_eq!(text_of(&crew.path("claimed")).trim(), task.as_str());
+    assert_eq!(code(&claim(&["work", "--within", "100ms"])), Some(66), "there is no other");
+    drop(owner);
+    crew.ends_well();
+}
+
+#[test]
+fn nothing_is_claimed_for_a_process_that_has_ended_meanwhile() {
+    let mut crew = Crew::new();
+    crew.start();
+    let mut owner = crew.outsider("sleep", &["1000"]);
+    let pid = owner.pid();
+    let mut waits = crew.script(&format!("exec \"$0\" claim --wait work --owner-pid {pid}"));
+    crew.eventually("it waits", || waits.watches());
+    owner.kill();
+    let task = crew.submit("work", "1");
+    assert_eq!(waits.wait().code(), Some(1));
+    assert!(!crew.layout.lock(&task).exists());
+    crew.ends_well();
+}
+
+#[test]
+fn two_workers_do_each_task_once() {
+    const COUNT: usize = 20;
+    let mut crew = Crew::new();
+    crew.start();
+    let tasks: BTreeSet<String> =
+        (0..COUNT).map(|n| crew.submit("work", &n.to_string()).to_string()).collect();
+    let work = "exec \"$0\" work work --until-empty -- sh -c \
+                'cat >\"$NIGHTCREW_OUTPUT\"; echo \"$NIGHTCREW_TASK\" >>did'";
+    let mut workers = [crew.script(work), crew.script(work)];
+    assert!(workers.iter_mut().all(|worker| worker.wait().success()));
+    let did = text_of(&crew.path("did"));
+    assert_eq!(did.lines().count(), COUNT, "{did}");
+    assert_eq!(did.lines().map(str::to_owned).collect::<BTreeSet<_>>(), tasks);
+    for task in &tasks {
+        let task = task.parse().expect("an id");
+        crew.eventually("it is accepted", || crew.is_done(&task));
+        assert!(text_of(&crew.layout.result(&task)).parse::<usize>().is_ok());
+    }
+    let not_as_usual = |fact: &Fact| matches!(fact, Fact::Vacated { .. } | Fact::OutcomeRefused { .. });
+    assert_eq!(crew.count(not_as_usual), 0, "{}", crew.told());
+    crew.ends_well();
+}
+
+#[test]
+fn the_task_of_a_worker_that_was_killed_is_done_by_another() {
+    let mut crew = Crew::new();
+    crew.start();
+    let task = crew.submit("work", "1");
+    let mut first = crew.script("exec \"$0\" work work -- sh -c 'echo $$ >at-it; exec sleep 1000'");
+    let left = pid_in(&crew, "at-it");
+    first.kill();
+    let mut second = crew.script("exec \"$0\" work work --count 1 -- true");
+    assert!(second.wait().success());
+    crew.eventually("it is done", || crew.is_done(&task));
+    // No process of a run's: it is fenced, and nobody's to kill.
+    send(left, Signal::SIGKILL);
+    crew.ends_well();
+}
+
+#[test]
+fn a_worker_that_gets_term_hands_its_task_back_and_ends_well() {
+    let mut crew = Crew::new();
+    crew.start();
+    let mut idle = crew.script("exec \"$0\" work other -- true");
+    let task = crew.submit("work", "1");
+    let mut worker = crew.script("exec \"$0\" work work -- sh -c 'echo $$ >at-it; exec sleep 1000'");
+    let at_it = pid_in(&crew, "at-it");
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.wait().success());
+    assert!(!is_alive(at_it));
+    crew.eventually("it is ready again", || is_ready(&crew, "work", &task));
+    crew.eventually("no failure counts", || record(&crew, &task).is_some_and(|record| record.failures == 0));
+    crew.fact("it was handed back", |fact| matches!(fact, Fact::Vacated { .. }).then_some(()));
+    crew.eventually("the other waits", || idle.watches());
+    idle.signal(Signal::SIGTERM);
+    assert!(idle.wait().success());
+    crew.ends_well();
+}
+
+#[test]
+fn a_service_may_be_a_worker() {
+    let mut crew = Crew::new();
+    let worker = "#!/bin/sh\nexec nightcrew work work -- sh -c '\
+                  read -r wanted; [ \"$wanted\" = 1 ] || { echo $$ >\"$NIGHTCREW_SCRATCH/at-it\"; exec sleep 1000; }'\n";
+    crew.agent("worker.sh", worker);
+    crew.start();
+    let task = crew.submit("work", "1");
+    crew.eventually("it is done", || crew.is_done(&task));
+    let long = crew.submit("work", "2");
+    let at_it: i32 = crew.await_some("the next is worked on", || {
+        text_of(&crew.scratch("worker", "at-it")).trim().parse().ok()
+    });
+    crew.ok(&["stop", "worker"]);
+    crew.eventually("it is ready again", || is_ready(&crew, "work", &long));
+    assert!(!is_alive(at_it));
+    let no_failure = |fact: &Fact| !matches!(fact, Fact::Outcome { status, .. } if status == "failed");
+    assert!(crew.ledger().iter().all(no_failure), "{}", crew.told());
+    crew.ends_well();
+}
+
+#[test]
+fn what_fails_for_good_is_dead_at_once_and_who_asks_for_a_wait_gets_it() {
+    let mut crew = Crew::new();
+    crew.start();
+    let bad = crew.submit("bad", "1");
+    let mut worker = crew.script("exec \"$0\" work bad --count 1 -- sh -c 'exit 65'");
+    assert!(worker.wait().success());
+    crew.eventually("a dead letter", || is_dead(&crew, &bad));
+
+    let owner = crew.outsider("sleep", &["1000"]);
+    let claimed = |kind: &str| {
+        let task = crew.submit(kind, "1");
+        let claim = ["claim", "--wait", kind, "--owner-pid", &owner.pid()];
+        assert_eq!(crew.ok(&claim), task.as_str());
+        task
+    };
+    let worse = claimed("worse");
+    crew.ok(&["fail", "--permanent", worse.as_str(), "no such feed"]);
+    crew.eventually("a dead letter", || is_dead(&crew, &worse));
+    let busy = claimed("busy");
+    crew.ok(&["fail", "--retry-after", "90s", busy.as_str(), "429"]);
+    let (record, at) = crew.await_some("it waits", || {
+        let record = record(&crew, &busy).filter(|record| record.state == Phase::Waiting)?;
+        let at = record.not_before?;
+        Some((record, at))
+    });
+    let wait_ms = at.0 - record.attempts.last().expect("it was tried").at.0;
+    assert_eq!((record.failures, wait_ms), (1, 90_000));
+    drop(owner);
+    crew.ends_well();
+}
