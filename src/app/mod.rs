@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod client;
 pub mod environment;
 pub mod logview;
+pub mod outlast;
 pub mod overview;
 pub mod pull;
 pub mod scaffold;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::edge::files::FsStore;
 use crate::edge::flock;
-use crate::edge::store::{ReadError, Store};
+use crate::edge::store::Store;
 use crate::protocol::layout::Layout;
 use crate::protocol::time::Wall;
 use crate::protocol::variables::ENV_DIR;
@@ -17,6 +17,7 @@ pub use crate::edge::environment::Environment;
 pub use crate::edge::foreground::EndSignals;
 pub use crate::edge::launcher::exec_agent;
 pub use crate::edge::processes::{identity_of, root_of_run};
+pub use crate::edge::store::ReadError;
 
 /// The real file system.
 pub type Disk = FsStore;

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::app::client::ClientError;
 use crate::app::client::memory::MemoryError;
+use crate::app::outlast::OutlastError;
 use crate::app::pull::PullError;
 use crate::app::survey::SurveyError;
 use crate::app::wake::WatchError;
@@ -139,6 +140,15 @@ impl From<PullError> for CliError {
             gone @ PullError::OwnerGone(_) => {
                 Self::failed(gone).hint("nothing was claimed; name a process that lives as long as the work")
             }
+        }
+    }
+}
+
+impl From<OutlastError> for CliError {
+    fn from(error: OutlastError) -> Self {
+        match error {
+            OutlastError::Client(error) => error.into(),
+            OutlastError::Watch(error) => error.into(),
         }
     }
 }

@@ -36,6 +36,7 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod wait;
 mod work;
 
 use std::fmt::Write;
@@ -115,6 +116,9 @@ enum Verb {
     /// Submit a task
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
+    /// Wait until tasks have ended; the exit code tells how
+    #[command(after_long_help = wait::EXAMPLES)]
+    Wait(wait::Args),
     /// Run a command for one task after the other
     #[command(after_long_help = work::EXAMPLES)]
     Work(work::Args),
@@ -167,6 +171,7 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Wait(args) => wait::run(args, context),
             Self::Work(args) => work::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Init(args) => init::run(args, context),
@@ -194,6 +199,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "logs",
             "unit",
             "submit",
+            "wait",
             "tasks",
             "halt",
             "resume",

@@ -1,6 +1,7 @@
-//! Workers that pull.
+//! Workers that pull, and those who wait for what comes of it.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Output;
 
 use nightcrew::protocol::ledger::Fact;
@@ -203,4 +204,51 @@ fn what_fails_for_good_is_dead_at_once_and_who_asks_for_a_wait_gets_it() {
     assert_eq!((record.failures, wait_ms), (1, 90_000));
     drop(owner);
     crew.ends_well();
+}
+
+#[test]
+fn waiting_tells_by_its_exit_code_how_tasks_ended() {
+    let mut crew = Crew::new();
+    crew.agent(
+        "judge.sh",
+        "#!/bin/sh\n# /// agent\n# handles = [\"judge\"]\n# ///\n\
+         read -r code; echo \"said $code\" >\"$NIGHTCREW_OUTPUT\"; exit \"$code\"\n",
+    );
+    let early = crew.submit("judge", "66");
+    let mut waits = crew.script(&format!("exec \"$0\" wait {early} >told"));
+    crew.eventually("it waits", || waits.watches());
+    crew.start();
+    assert!(waits.wait().success());
+    assert_eq!(text_of(&crew.path("told")), format!("{early} done\n"));
+
+    let (done, dead, open) = (crew.submit("judge", "0"), crew.submit("judge", "65"), crew.submit("x", "1"));
+    let wait = |words: &[&str]| crew.nightcrew(&[&["wait"], words].concat());
+    let (done, dead, open) = (done.as_str(), dead.as_str(), open.as_str());
+    let both = wait(&[done, dead, done]);
+    assert_eq!((code(&both), told(&both)), (Some(1), format!("{done} done\n{dead} dead exit 65")));
+    let already = wait(&[done]);
+    assert_eq!((code(&already), told(&already)), (Some(0), format!("{done} done")));
+    let over = wait(&[done, open, "--within", "100ms"]);
+    assert_eq!((code(&over), told(&over)), (Some(75), format!("{done} done")));
+    let any = wait(&["--any", open, done]);
+    assert_eq!((code(&any), told(&any)), (Some(0), format!("{done} done")));
+    let unknown = wait(&[open, "nobody"]);
+    assert_eq!((code(&unknown), told(&unknown)), (Some(66), String::new()));
+    let output = wait(&["--output", done]);
+    assert_eq!((code(&output), told(&output)), (Some(0), "said 0".to_owned()));
+    let json: serde_json::Value = serde_json::from_str(&told(&wait(&["--json", dead]))).expect("JSON");
+    assert_eq!((json["id"].as_str(), json["state"].as_str()), (Some(dead), Some("dead")));
+    assert_eq!(json["error"].as_str(), Some("exit 65"));
+    crew.ends_well();
+}
+
+#[test]
+fn a_task_that_goes_while_it_is_waited_for_is_told_as_unknown() {
+    let crew = Crew::new();
+    let task = crew.submit("work", "1");
+    let path = crew.layout.new_task(&task);
+    let mut waits = crew.script(&format!("exec \"$0\" wait {task} --within 1s"));
+    crew.eventually("it waits", || waits.watches());
+    fs::remove_file(path).expect("removed");
+    assert_eq!(waits.wait().code(), Some(66));
 }

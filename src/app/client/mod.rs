@@ -18,6 +18,7 @@ use crate::protocol::task::OPERATOR;
 pub mod beat;
 pub mod claim;
 pub mod control;
+pub mod ended;
 pub mod finish;
 pub mod hold;
 pub mod lookup;
