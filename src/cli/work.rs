@@ -52,7 +52,7 @@ the crew is halted nothing is claimed. Outside any run, a task is held as long a
 
 Examples:
   nightcrew work summarize -- python3 summarize.py
-  nightcrew work --until-empty resize -- sh -c 'convert - -resize 50% \"$NIGHTCREW_OUTPUT\"'
+  nightcrew work --until-empty resize -- sh -c './resize.py >\"$NIGHTCREW_OUTPUT\"'
   nightcrew work --count 100 fetch crawl -- timeout 10m ./fetch";
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {

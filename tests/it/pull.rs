@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::name::TaskId;
@@ -38,6 +39,14 @@ fn claimer(crew: &Crew) -> Outsider {
     waits
 }
 
+/// How a process ended that something woke: it would have looked again by itself, but only after half a minute.
+fn soon(process: &mut Outsider) -> Option<i32> {
+    let begun = Instant::now();
+    let status = process.wait();
+    assert!(begun.elapsed() < Duration::from_secs(20), "nothing woke it");
+    status.code()
+}
+
 /// The pid that a command wrote to a file.
 fn pid_in(crew: &Crew, file: &str) -> i32 {
     crew.await_some(file, || text_of(&crew.path(file)).trim().parse().ok())
@@ -49,7 +58,7 @@ fn who_waits_for_a_task_has_it_as_soon_as_there_is_one() {
     crew.start();
     let mut waits = claimer(&crew);
     let task = crew.submit("work", "1");
-    assert!(waits.wait().success());
+    assert_eq!(soon(&mut waits), Some(0));
     assert_eq!(text_of(&crew.path("claimed")).trim(), task.as_str());
     crew.ok(&["done", task.as_str()]);
     crew.eventually("it is done", || crew.is_done(&task));
@@ -71,7 +80,7 @@ fn a_halt_is_waited_out_unless_it_was_there_before_and_a_time_is_kept_to() {
     assert_eq!(code(&claim(&["work"])), Some(75), "halted from the start");
     assert!(!crew.layout.lock(&task).exists(), "and nobody claimed it meanwhile");
     crew.ok(&["resume"]);
-    assert!(waits.wait().success(), "the halt is over");
+    assert_eq!(soon(&mut waits), Some(0), "the halt is over");
     assert_eq!(text_of(&crew.path("claimed")).trim(), task.as_str());
     assert_eq!(code(&claim(&["work", "--within", "100ms"])), Some(66), "there is no other");
     drop(owner);
@@ -88,7 +97,7 @@ fn nothing_is_claimed_for_a_process_that_has_ended_meanwhile() {
     crew.eventually("it waits", || waits.watches());
     owner.kill();
     let task = crew.submit("work", "1");
-    assert_eq!(waits.wait().code(), Some(1));
+    assert_eq!(soon(&mut waits), Some(1));
     assert!(!crew.layout.lock(&task).exists());
     crew.ends_well();
 }
@@ -103,7 +112,7 @@ fn two_workers_do_each_task_once() {
     let work = "exec \"$0\" work work --until-empty -- sh -c \
                 'cat >\"$NIGHTCREW_OUTPUT\"; echo \"$NIGHTCREW_TASK\" >>did'";
     let mut workers = [crew.script(work), crew.script(work)];
-    assert!(workers.iter_mut().all(|worker| worker.wait().success()));
+    assert!(workers.iter_mut().all(|worker| soon(worker) == Some(0)));
     let did = text_of(&crew.path("did"));
     assert_eq!(did.lines().count(), COUNT, "{did}");
     assert_eq!(did.lines().map(str::to_owned).collect::<BTreeSet<_>>(), tasks);
@@ -126,7 +135,7 @@ fn the_task_of_a_worker_that_was_killed_is_done_by_another() {
     let left = pid_in(&crew, "at-it");
     first.kill();
     let mut second = crew.script("exec \"$0\" work work --count 1 -- true");
-    assert!(second.wait().success());
+    assert_eq!(soon(&mut second), Some(0));
     crew.eventually("it is done", || crew.is_done(&task));
     // No process of a run's: it is fenced, and nobody's to kill.
     send(left, Signal::SIGKILL);
@@ -142,14 +151,14 @@ fn a_worker_that_gets_term_hands_its_task_back_and_ends_well() {
     let mut worker = crew.script("exec \"$0\" work work -- sh -c 'echo $$ >at-it; exec sleep 1000'");
     let at_it = pid_in(&crew, "at-it");
     worker.signal(Signal::SIGTERM);
-    assert!(worker.wait().success());
+    assert_eq!(soon(&mut worker), Some(0));
     assert!(!is_alive(at_it));
     crew.eventually("it is ready again", || is_ready(&crew, "work", &task));
     crew.eventually("no failure counts", || record(&crew, &task).is_some_and(|record| record.failures == 0));
     crew.fact("it was handed back", |fact| matches!(fact, Fact::Vacated { .. }).then_some(()));
     crew.eventually("the other waits", || idle.watches());
     idle.signal(Signal::SIGTERM);
-    assert!(idle.wait().success());
+    assert_eq!(soon(&mut idle), Some(0));
     crew.ends_well();
 }
 
@@ -180,7 +189,7 @@ fn what_fails_for_good_is_dead_at_once_and_who_asks_for_a_wait_gets_it() {
     crew.start();
     let bad = crew.submit("bad", "1");
     let mut worker = crew.script("exec \"$0\" work bad --count 1 -- sh -c 'exit 65'");
-    assert!(worker.wait().success());
+    assert_eq!(soon(&mut worker), Some(0));
     crew.eventually("a dead letter", || is_dead(&crew, &bad));
 
     let owner = crew.outsider("sleep", &["1000"]);
@@ -218,7 +227,7 @@ fn waiting_tells_by_its_exit_code_how_tasks_ended() {
     let mut waits = crew.script(&format!("exec \"$0\" wait {early} >told"));
     crew.eventually("it waits", || waits.watches());
     crew.start();
-    assert!(waits.wait().success());
+    assert_eq!(soon(&mut waits), Some(0));
     assert_eq!(text_of(&crew.path("told")), format!("{early} done\n"));
 
     let (done, dead, open) = (crew.submit("judge", "0"), crew.submit("judge", "65"), crew.submit("x", "1"));
@@ -250,5 +259,5 @@ fn a_task_that_goes_while_it_is_waited_for_is_told_as_unknown() {
     let mut waits = crew.script(&format!("exec \"$0\" wait {task} --within 1s"));
     crew.eventually("it waits", || waits.watches());
     fs::remove_file(path).expect("removed");
-    assert_eq!(waits.wait().code(), Some(66));
+    assert_eq!(soon(&mut waits), Some(66));
 }
