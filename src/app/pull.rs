@@ -115,3 +115,55 @@ fn is_empty<S: Store>(client: &Client<S>, kinds: &[Kind]) -> Result<bool, Client
     let is_supervised = flock::probe(client.layout()).is_ok_and(|held| held.is_some());
     Ok(!client.may_come(kinds, is_supervised)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::app::client::tests::{Crew, NOW, name, owner};
+    use crate::app::world::{Disk, SystemClock, identity_of};
+
+    /// Pulls until there is nothing left, or, if it does not see that at once, until it is told to stop.
+    fn pulled(client: &mut Client<Disk>) -> Result<Pulled, PullError> {
+        let (say, stop) = bounded(1);
+        say.send(()).unwrap();
+        let me = identity_of(std::process::id()).unwrap();
+        let kinds = [name("write")];
+        let wanted = Pull { kinds: &kinds, owner: &me, until: None, until_empty: true, stop: &stop };
+        pull(client, &SystemClock::new(), &wanted)
+    }
+
+    #[test]
+    fn a_list_that_is_out_of_date_does_not_make_a_kind_empty() {
+        let crew = Crew::new();
+        let mut client = crew.operator();
+        assert!(matches!(pulled(&mut client), Ok(Pulled::Nothing)));
+        crew.ready_task("a", 7);
+        crew.operator().claim(&[], &owner(), NOW).unwrap().unwrap();
+        assert!(
+            matches!(pulled(&mut client), Ok(Pulled::Stopped)),
+            "its place in the list may be another's soon"
+        );
+        crew.store.unlink(&crew.layout.ready(&name("write"))).unwrap();
+        assert!(matches!(pulled(&mut client), Ok(Pulled::Nothing)));
+    }
+
+    #[test]
+    fn a_submission_counts_while_somebody_is_there_to_look_at_it() {
+        let crew = Crew::new();
+        let submission = crew.layout.new_task(&name("t"));
+        crew.store.create_dir(&crew.layout.new_tasks()).unwrap();
+        crew.store.write_new(&submission, b"{}", false).unwrap();
+        assert!(crew.operator().may_come(&[name("write")], true).unwrap());
+        assert!(!crew.operator().may_come(&[name("write")], false).unwrap());
+    }
+
+    #[test]
+    fn who_does_only_what_there_is_learns_of_a_halt() {
+        let crew = Crew::new();
+        crew.operator().halt("lunch").unwrap();
+        let halted = pulled(&mut crew.operator()).unwrap_err();
+        assert!(matches!(halted, PullError::Client(ClientError::Halted(_))), "{halted}");
+    }
+}

@@ -11,6 +11,9 @@ use crate::protocol::task::Outcome;
 /// Only a test that fails waits for so long.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// What happens by then only happens too late.
+const NEVER: Duration = Duration::from_hours(1);
+
 /// One ready task, claimed by a process outside any run, and what is to work on it.
 struct Job {
     crew: Crew,
@@ -33,7 +36,7 @@ impl Job {
             argv: ["/bin/sh", "-c", script].map(OsString::from).into(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("NIGHTCREW_TASK".into(), "outer".into())],
             workdir: crew.layout.crew().into(),
-            renew_every: PATIENCE,
+            renew_every: NEVER,
             stop_grace: PATIENCE,
         };
         let (end, stop) = bounded(2);
@@ -51,6 +54,7 @@ impl Job {
         let (task, end) = (&self.task, &self.end);
         let worked = std::thread::scope(|scope| {
             scope.spawn(move || {
+                let _gives_up = GivesUp(end);
                 awaited(crew, "up");
                 meanwhile(crew, task, end);
             });
@@ -65,6 +69,17 @@ impl Job {
 
     fn outcome(&self, nonce: &str) -> Outcome {
         self.crew.read(&self.crew.layout.outcome(&name("operator"), &self.task, 7, nonce))
+    }
+}
+
+/// A test that fails has its program killed, rather than wait for it.
+struct GivesUp<'a>(&'a Sender<()>);
+
+impl Drop for GivesUp<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(()).and_then(|()| self.0.send(()));
+        }
     }
 }
 
@@ -149,7 +164,7 @@ fn a_claim_is_renewed_while_the_program_runs() {
 
 #[test]
 fn a_program_whose_claim_is_taken_away_is_killed_at_once_and_nothing_is_handed_in() {
-    let job = Job::new("echo >\"$NIGHTCREW_OUTPUT\"; echo >up; exec sleep 1000");
+    let job = Job::new("echo >\"$NIGHTCREW_OUTPUT\"; echo >up; exec sleep 60");
     let (task, nonce) = (job.task.clone(), job.nonce());
     let (worked, crew) = job.work_while(|crew, task, _| {
         crew.change_token(task, 8);
@@ -162,7 +177,7 @@ fn a_program_whose_claim_is_taken_away_is_killed_at_once_and_nothing_is_handed_i
 
 #[test]
 fn a_claim_that_was_lost_before_it_was_watched_is_noticed_too() {
-    let mut job = Job::new("exec sleep 1000");
+    let mut job = Job::new("exec sleep 60");
     let lock = job.crew.layout.lock(&job.task);
     job.crew.change_token(&job.task, 8);
     job.crew.store.unlink(&lock).unwrap();
@@ -183,7 +198,7 @@ fn what_the_program_handed_in_itself_goes_before_its_exit_code() {
 #[test]
 fn a_worker_that_is_told_to_end_hands_its_task_back_unless_it_was_done() {
     let end = |_: &Crew, _: &TaskId, end: &Sender<()>| end.send(()).unwrap();
-    let (worked, _crew) = Job::new("echo >up; exec sleep 1000").work_while(end);
+    let (worked, _crew) = Job::new("echo >up; exec sleep 60").work_while(end);
     let why = Some("killed by signal 15".into());
     assert_eq!(worked, Worked { fate: Fate::HandedIn(Verdict::Released, why), is_told_to_end: true });
 
