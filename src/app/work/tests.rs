@@ -37,7 +37,7 @@ impl Job {
             env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("NIGHTCREW_TASK".into(), "outer".into())],
             workdir: crew.layout.crew().into(),
             renew_every: NEVER,
-            stop_grace: PATIENCE,
+            stop_grace: NEVER,
         };
         let (end, stop) = bounded(2);
         Self { crew, client, task, claim, program, end, stop }
@@ -164,24 +164,26 @@ fn a_claim_is_renewed_while_the_program_runs() {
 
 #[test]
 fn a_program_whose_claim_is_taken_away_is_killed_at_once_and_nothing_is_handed_in() {
-    let job = Job::new("echo >\"$NIGHTCREW_OUTPUT\"; echo >up; exec sleep 60");
+    let job = Job::new("echo >\"$NIGHTCREW_OUTPUT\"; echo >up; sleep 60; echo >finished");
     let (task, nonce) = (job.task.clone(), job.nonce());
     let (worked, crew) = job.work_while(|crew, task, _| {
         crew.change_token(task, 8);
         crew.store.unlink(&crew.layout.lock(task)).unwrap();
     });
     assert!(matches!(worked.fate, Fate::Lost(_)), "{worked:?}");
+    assert!(!crew.has(&crew.layout.crew().join("finished")), "it was killed");
     assert!(!crew.has(&crew.layout.outcome(&name("operator"), &task, 7, &nonce)));
     assert!(!crew.has(&crew.layout.output(&name("operator"), &task, 7)), "its result is of no use to anyone");
 }
 
 #[test]
 fn a_claim_that_was_lost_before_it_was_watched_is_noticed_too() {
-    let mut job = Job::new("exec sleep 60");
+    let mut job = Job::new("sleep 60; echo >finished");
     let lock = job.crew.layout.lock(&job.task);
     job.crew.change_token(&job.task, 8);
     job.crew.store.unlink(&lock).unwrap();
     assert!(matches!(job.work().unwrap().fate, Fate::Lost(_)));
+    assert!(!job.crew.has(&job.crew.layout.crew().join("finished")), "it was killed");
 }
 
 #[test]
@@ -202,11 +204,11 @@ fn a_worker_that_is_told_to_end_hands_its_task_back_unless_it_was_done() {
     let why = Some("killed by signal 15".into());
     assert_eq!(worked, Worked { fate: Fate::HandedIn(Verdict::Released, why), is_told_to_end: true });
 
-    let careful = "trap 'exit 0' TERM; echo >up; while :; do sleep 0.01; done";
+    let careful = "trap 'exit 0' TERM; echo >up; sleep 60; exit 1";
     let (worked, _crew) = Job::new(careful).work_while(end);
     assert_eq!(worked, Worked { fate: Fate::HandedIn(Verdict::Done, None), is_told_to_end: true });
 
-    let stubborn = "trap '' TERM; echo >up; while :; do sleep 0.01; done";
+    let stubborn = "trap '' TERM; echo >up; sleep 60";
     let mut job = Job::new(stubborn);
     job.program.stop_grace = Duration::from_millis(20);
     let (worked, _crew) = job.work_while(end);
