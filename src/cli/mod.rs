@@ -45,7 +45,9 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod wait;
 mod wishes;
+mod work;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -140,6 +142,13 @@ enum Verb {
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
     /// List tasks and where each stands, or show one
+    /// Wait until tasks have ended; the exit code tells how
+    #[command(after_long_help = wait::EXAMPLES)]
+    Wait(wait::Args),
+    /// Run a command for one task after the other
+    #[command(after_long_help = work::EXAMPLES)]
+    Work(work::Args),
+    /// List tasks and where each stands
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
     /// Validate nightcrew.toml and all manifests, and say how each agent would run
@@ -193,6 +202,8 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Wait(args) => wait::run(args, context),
+            Self::Work(args) => work::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Logs(args) => logs::run(args, context),
@@ -219,6 +230,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "logs",
             "unit",
             "submit",
+            "wait",
             "tasks",
             "cancel",
             "dead",

@@ -1,11 +1,11 @@
 //! How a claim concluded, and what that makes of the task: done, judged, dead, ready again, or waiting.
 
-use crate::protocol::ledger::Fact;
+use crate::protocol::ledger::{Fact, next_try};
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::process::{Ending, Meaning};
 use crate::protocol::record::cut;
-use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Made, Outcome, Phase, Verdict};
+use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Made, Outcome, Phase, RETRY_AFTER_MS_MAX, Verdict};
 use crate::protocol::time::Now;
 
 use super::Out;
@@ -40,10 +40,13 @@ pub(super) enum Told {
 /// What an outcome says of the task.
 pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
     let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
+    let after = outcome.retry_after_ms;
     match outcome.status {
         Verdict::Done => Conclusion::Done,
-        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false, code: None, after: None },
-        Verdict::Retry => Conclusion::Later { error: error(), after: None },
+        Verdict::Failed => {
+            Conclusion::Failed { error: error(), permanent: outcome.permanent, code: None, after }
+        }
+        Verdict::Retry => Conclusion::Later { error: error(), after },
         Verdict::Released => {
             let why = outcome.error.clone().unwrap_or_else(|| "released".into());
             Conclusion::Returned { why, died: false }
@@ -119,16 +122,21 @@ pub(super) fn follow(
             let retry = manifest.map(|manifest| manifest.retry.clone()).unwrap_or_default();
             let worth_it = !permanent && code.is_none_or(|code| retry.is_worth_it(code));
             let bound = retry.wait_ms(task.failures).filter(|_| worth_it);
-            let wait = bound.map(|bound| after.unwrap_or_else(|| full_jitter(bound, jitter)));
+            let wait = bound.map(|bound| no_sooner(full_jitter(bound, jitter), *after));
             (again(wait), kept(error))
         }
         Conclusion::Later { error, after } => {
             task.deferrals = task.deferrals.saturating_add(1);
-            let wait = (task.deferrals < DEFERRALS_MAX).then_some(after.unwrap_or(LATER_MS));
+            let wait = (task.deferrals < DEFERRALS_MAX).then(|| no_sooner(LATER_MS, *after));
             (again(wait), kept(error))
         }
         Conclusion::Cancelled { why } => (Next::Dead, kept(&format!("cancelled: {why}"))),
     }
+}
+
+/// A wait that is no shorter than its owner asked for.
+fn no_sooner(wait_ms: u64, after: Option<u64>) -> u64 {
+    wait_ms.max(after.unwrap_or(0).min(RETRY_AFTER_MS_MAX))
 }
 
 /// The ledger's line: an accepted outcome, or a lock that was taken away.
@@ -255,7 +263,7 @@ impl std::fmt::Display for Next {
             Self::Done => f.write_str("done"),
             Self::Gated(Made { gate, then: None, .. }) => write!(f, "gate {gate}"),
             Self::Gated(Made { gate, then: Some(then), .. }) => write!(f, "gate {gate}, then {then}"),
-            Self::Again(at) => write!(f, "again at {at}"),
+            Self::Again(at) => f.write_str(&next_try(*at)),
             Self::Ready => f.write_str("ready"),
             Self::Dead => f.write_str("dead"),
         }

@@ -25,6 +25,7 @@ mod lifecycle;
 mod liveness;
 mod memory;
 mod newsroom;
+mod pull;
 mod refusals;
 mod review;
 mod steps;

@@ -82,7 +82,7 @@ impl<S: Store> Client<S> {
             Shelf::Dead => "dead letter",
             Shelf::Review => "task in review",
         };
-        self.shelved(shelf, id)?.ok_or_else(|| ClientError::NoSuchTask { task: id.clone(), what })
+        self.ended(shelf, id)?.ok_or_else(|| ClientError::NoSuchTask { task: id.clone(), what })
     }
 
     /// Has a dead letter done again, with another payload if one is given: it becomes a submission that has a history.

@@ -216,8 +216,11 @@ impl<S: Store> Client<S> {
         Ok(None)
     }
 
-    /// The task whose record lies on this shelf.
-    pub(super) fn shelved(&self, shelf: Shelf, id: &TaskId) -> Result<Option<Found>, ClientError> {
+    /// The record on a shelf, which alone tells how a task ended: one that is not yet cleared away elsewhere does not.
+    ///
+    /// # Errors
+    /// [`ClientError`], if it is there and cannot be read.
+    pub fn ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<Found>, ClientError> {
         self.found(Place::Ended(shelf), &self.layout.ended(shelf, id), id)
     }
 
