@@ -245,7 +245,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "man",
         ],
     ),
-    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
+    ("Agent's verbs", &["work", "beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";
