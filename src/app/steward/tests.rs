@@ -1,5 +1,6 @@
 mod disk;
 mod ledger;
+mod rejected;
 
 use serde_json::{Value, json};
 

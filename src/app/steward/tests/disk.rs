@@ -75,6 +75,14 @@ impl Disk {
         }
     }
 
+    /// Makes one name durable, as the kernel may at any time, whatever else is not.
+    pub(super) fn write_back(&self, path: &Path) {
+        let mut state = self.lock();
+        if let Some(node) = state.seen.get(path).copied() {
+            state.synced.insert(path.into(), node);
+        }
+    }
+
     /// Makes all that is seen durable.
     pub(super) fn settle(&self) {
         let mut state = self.lock();
