@@ -77,6 +77,10 @@ impl Store for Faulty {
         }
         self.inner.append(&mut file.0, bytes)
     }
+    fn rewrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.called_on("rewrite", path)?;
+        self.inner.rewrite(path, offset, bytes)
+    }
     fn sync(&self, file: &Named) -> io::Result<()> {
         self.called("sync", &file.1)?;
         self.inner.sync(&file.0)
