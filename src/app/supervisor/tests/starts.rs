@@ -189,3 +189,26 @@ fn of_two_records_that_a_crash_left_each_says_what_is_decided() {
     crew.supervisor.turn([]);
     assert_eq!(crew.told.put_aside("t.5.n1.json"), [] as [PathBuf; 0]);
 }
+
+#[test]
+fn an_outcome_waits_until_it_can_be_told_who_holds_its_task() {
+    let (id, worker): (TaskId, AgentName) = ("t".parse().unwrap(), "worker".parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    store.write_new(&layout.task(&id), record_of(&id, "ready", 5).as_bytes(), false).unwrap();
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    let lock = br#"{"v":1,"task":"t","token":5,"nonce":"n0","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
+    let outcome = br#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#;
+    let path = layout.outcome(&worker, &id, 5, "n1");
+    store.create_dir(&layout.outcomes_of(&worker)).unwrap();
+    store.write_new(&layout.lock(&id), lock, false).unwrap();
+    store.write_new(&path, outcome, false).unwrap();
+    store.fail_next("read", "t.lock", rustix::io::Errno::MFILE);
+    let hint = Hint::Touched { area: Area::Outcomes, path, touch: Touch::Whole };
+    crew.turn_after(0, vec![Message::Hint(hint)]);
+    assert!(!crew.tells(|fact| matches!(fact, Fact::Outcome { .. } | Fact::OutcomeRefused { .. })));
+    crew.turn_after(0, vec![Message::Hint(Hint::Rescan)]);
+    assert!(!crew.tells(|fact| matches!(fact, Fact::Outcome { .. })));
+    assert_eq!(crew.told.put_aside("t.5.n1.json").len(), 1, "it is not that of the claim");
+}
