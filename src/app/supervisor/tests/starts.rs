@@ -212,3 +212,24 @@ fn an_outcome_waits_until_it_can_be_told_who_holds_its_task() {
     assert!(!crew.tells(|fact| matches!(fact, Fact::Outcome { .. })));
     assert_eq!(crew.told.put_aside("t.5.n1.json").len(), 1, "it is not that of the claim");
 }
+
+#[test]
+fn a_stale_record_goes_before_the_task_can_end_where_it_lies() {
+    let id: TaskId = "t".parse().unwrap();
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let dead = layout.ended(Shelf::Dead, &id);
+    // Replayed, and a power cut took back that its record had left the shelf.
+    for (path, state, token) in [(dead.clone(), "dead", 3), (layout.task(&id), "ready", 5)] {
+        store.write_new(&path, record_of(&id, state, token).as_bytes(), false).unwrap();
+    }
+    let told = r#"{"at":"2026-11-20T03:00:00Z","event":"outcome","task":"t","token":5,"nonce":"n1","agent":"beater","status":"failed","error":"no","next":"dead"}"#;
+    let history = History { facts: facts_in(&[(2, told.to_owned())]), ..nothing_before() };
+    crew.supervisor.recover(Vec::new(), history).unwrap();
+    let jobs = crew.told.jobs.borrow();
+    let writes = |change: &Change| matches!(change, Change::Write { path, .. } if *path == dead);
+    assert!(jobs.iter().flat_map(|job| &job.then).any(writes), "it ends there");
+    drop(jobs);
+    assert!(!crew.removes(&dead), "what one batch does last would come after that");
+    assert!(!dead.exists());
+}
