@@ -181,10 +181,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.to_look_at.places.remove(&Place::Locks) {
             let dir = self.options.layout.tasks();
             match self.store.list(&dir, LISTED_MAX) {
-                Ok(found) => self
-                    .to_look_at
-                    .locks
-                    .extend(found.iter().filter_map(|entry| lock_of(Path::new(&entry.name)))),
+                Ok(found) => {
+                    let names = || found.iter().map(|entry| Path::new(&entry.name));
+                    self.to_look_at.locks.extend(names().filter_map(lock_of));
+                    for task in names().filter_map(|name| stem_of(name, RECORD_EXT)) {
+                        self.clear_ended(&task);
+                    }
+                }
                 Err(error) => log::error!("{}: {error}", dir.display()),
             }
             for (task, agent) in std::mem::take(&mut self.unlooked) {

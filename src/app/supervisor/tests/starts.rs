@@ -214,6 +214,25 @@ fn an_outcome_waits_until_it_can_be_told_who_holds_its_task() {
 }
 
 #[test]
+fn the_record_of_an_ended_task_that_could_not_be_removed_is_by_the_next_scan() {
+    let ids: [TaskId; 4] = ["ended", "renewed", "unended", "known"].map(|id| id.parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+    let [ended, renewed, unended, known] = &ids;
+    put(&layout.task(known), &record_of(known, "ready", 5));
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    for (id, token) in [(ended, 3), (renewed, 2), (known, 9)] {
+        put(&layout.ended(Shelf::Done, id), &record_of(id, "done", token));
+    }
+    for id in [ended, renewed, unended] {
+        put(&layout.task(id), &record_of(id, "ready", 3));
+    }
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert_eq!(ids.map(|id| layout.task(&id).exists()), [false, true, true, true]);
+}
+
+#[test]
 fn a_stale_record_goes_before_the_task_can_end_where_it_lies() {
     let id: TaskId = "t".parse().unwrap();
     let mut crew = Crew::new();
