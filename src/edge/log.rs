@@ -9,6 +9,7 @@
 //! | while a segment was made | `.segment.tmp` | the next rotation removes it |
 //! | once it was named | a name that is not durable | `open`: fsync of the directory, then believed |
 //! | after an fdatasync that failed | `SEGMENT.suspect` | `open`: the acknowledged prefix is written anew |
+//! | after one of `open` itself | the same, of all that is there | the next `open`: likewise, and judged as always |
 //!
 //! After a failed `fdatasync` the kernel may show pages that never reached the disk and call them clean,
 //! also to the next process. So the length acknowledged by then is left in `SEGMENT.suspect`, which
@@ -183,7 +184,7 @@ impl<S: Store> SegmentedLog<S> {
         };
         let path = Layout::segment(dir, last);
         rewrite_suspect(&store, dir, &path)?;
-        let (file, _) = store.open_append(&path).map_err(at(&path))?;
+        let (file, len) = store.open_append(&path).map_err(at(&path))?;
         let found = examine(&store, &path)?;
         if let Some(Header { v, .. }) = found.header
             && v > framing::VERSION
@@ -195,7 +196,7 @@ impl<S: Store> SegmentedLog<S> {
         if let Some((from, bytes)) = &found.last {
             store.rewrite(&path, *from, bytes).map_err(at(&path))?;
         }
-        store.sync(&file).map_err(at(&path))?;
+        sync_or_suspect(&store, &file, &path, len).map_err(at(&path))?;
         let mut log =
             Self { store, dir: dir.to_owned(), segment_len_max, segments, next: 0, state: broken() };
         let recovery = log.mend(file, last, &found)?;
@@ -379,14 +380,19 @@ fn write_commit<S: Store>(store: &S, segment: &mut Segment<S::File>, lines: &[u8
     if mutant!(FailedSyncBelieved) {
         return store.sync(&segment.file).or(Ok(()));
     }
-    store.sync(&segment.file).map_err(|error| {
+    sync_or_suspect(store, &segment.file, &path, segment.len)
+        .map_err(|error| Fault::Broken(format!("{}: fdatasync: {error}", path.display())))
+}
+
+/// Makes a segment durable; if that fails, leaves a mark that only so much of what it shows may be believed.
+fn sync_or_suspect<S: Store>(store: &S, file: &S::File, path: &Path, believed: u64) -> io::Result<()> {
+    store.sync(file).inspect_err(|_| {
         // As far as it goes: the disk has just failed. Whole or not at all: half a length would cut away what was
         // acknowledged.
-        let temp = Layout::segment_temp(parent(&path));
+        let temp = Layout::segment_temp(parent(path));
         let _ = store.unlink(&temp);
-        let length = format!("{}\n", segment.len);
-        let _ = store.publish_volatile(&temp, &Layout::segment_suspect(&path), length.as_bytes());
-        Fault::Broken(format!("{}: fdatasync: {error}", path.display()))
+        let length = format!("{believed}\n");
+        let _ = store.publish_volatile(&temp, &Layout::segment_suspect(path), length.as_bytes());
     })
 }
 
@@ -416,7 +422,7 @@ fn identified<S: Store>(
     Ok(Segment { file, path, first, len, ino: signature.ino, dev: signature.dev })
 }
 
-/// Replaces a segment whose fdatasync failed by a new file with the part that was acknowledged.
+/// Replaces a segment whose fdatasync failed by a new file with the part that may be believed.
 fn rewrite_suspect<S: Store>(store: &S, dir: &Path, path: &Path) -> Result<(), LogError> {
     let suspect = Layout::segment_suspect(path);
     if store.stat(&suspect).map_err(at(&suspect))?.is_none() {

@@ -9,7 +9,7 @@ pub mod appear;
 pub mod clock;
 pub mod environment;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 pub mod files;
 pub mod flock;
 pub mod foreground;

@@ -217,6 +217,28 @@ fn a_failed_fdatasync_latches_and_leaves_what_was_acknowledged() {
 }
 
 #[test]
+fn what_a_start_could_not_make_durable_is_written_anew_by_the_next() {
+    let world = World::new();
+    let (mut log, _) = world.open();
+    log.append_commit(&bodies(0..1)).unwrap();
+    log.append_commit(&bodies(1..2)).unwrap();
+    drop(log);
+    let inode = || world.store.stat(&world.segment(1)).unwrap().unwrap().ino;
+    let before = inode();
+    world.store.fail_next("sync", ".jsonl", Errno::IO);
+    let opened = SegmentedLog::open(world.store.clone(), &world.dir);
+    assert!(matches!(opened.err(), Some(LogError::Io { .. })));
+    let (log, recovery) = world.open();
+    assert_ne!(inode(), before, "a sync that works now says nothing of the pages that one before it gave up");
+    assert_eq!(recovery, Recovery { committed: 5, aside: Vec::new() });
+    assert_eq!(ns(&log), [0, 1]);
+    drop(log);
+    let anew = inode();
+    drop(world.open());
+    assert_eq!(inode(), anew, "once");
+}
+
+#[test]
 fn a_segment_changed_under_us_stops_the_log() {
     for change in ["removed", "edited"] {
         let world = World::new();
