@@ -227,10 +227,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.to_look_at.places.remove(&Place::Locks) {
             let dir = self.options.layout.tasks();
             match self.store.list(&dir, LISTED_MAX) {
-                Ok(found) => self
-                    .to_look_at
-                    .locks
-                    .extend(found.iter().filter_map(|entry| lock_of(Path::new(&entry.name)))),
+                Ok(found) => {
+                    let names = || found.iter().map(|entry| Path::new(&entry.name));
+                    self.to_look_at.locks.extend(names().filter_map(lock_of));
+                    for task in names().filter_map(|name| stem_of(name, RECORD_EXT)) {
+                        self.clear_ended(&task);
+                    }
+                }
                 Err(error) => log::error!("{}: {error}", dir.display()),
             }
             for (task, agent) in std::mem::take(&mut self.unlooked) {
@@ -243,31 +246,36 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Reads a task's lock, unless the machine knows who holds it.
-    pub(super) fn look_at_lock(&mut self, now: Now, task: &TaskId) {
+    /// Reads a task's lock, unless the machine knows who holds it. False if the disk does not tell for the moment:
+    /// then nobody knows.
+    pub(super) fn look_at_lock(&mut self, now: Now, task: &TaskId) -> bool {
         if !self.state.expects_lock(task) || self.unread.contains_key(task) {
-            return;
+            return true;
         }
         let path = self.options.layout.lock(task);
         if self.is_leaving(&path) {
-            return;
+            return true;
         }
         if self.leaving.is_full() && !self.state.is_open(task) {
             self.to_look_at.put_off.insert(path);
-            return;
+            return true;
         }
         let lock = match self.read_lock(task) {
             Ok(Some(lock)) => lock,
-            Ok(None) => return,
-            Err(error) => return log::error!("{}: {error}; it is looked at again", path.display()),
+            Ok(None) => return true,
+            Err(error) => {
+                log::error!("{}: {error}; it is looked at again", path.display());
+                return false;
+            }
         };
         if lock.as_ref().is_ok_and(|lock| self.is_settled(lock)) {
             // A crash came between the end of its task and its removal.
             let last = vec![Change::Remove { path: path.clone() }];
             self.take_away(&path, Job { last, ..Job::default() });
-            return;
+            return true;
         }
         self.step(now, Event::LockSeen(task.clone(), lock));
+        true
     }
 
     /// A task's lock, or why it is none; nothing if there is none, an error if the disk does not tell.
@@ -353,8 +361,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.unread.contains_key(&task) {
             return None;
         }
-        // The claim comes before its outcome, in whichever order the hints arrived.
-        self.look_at_lock(now, &task);
+        // The claim comes before its outcome, in whichever order the hints arrived; without a lock the token alone
+        // would do. The next scan finds it, once the lock can be read.
+        if !self.look_at_lock(now, &task) {
+            return None;
+        }
         match self.handed_in(agent, outcome) {
             Ok(event) => Some(event),
             Err(why) => {
@@ -400,6 +411,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn look_again_for_outcomes(&mut self, now: Now, task: &TaskId, agent: &AgentName) {
+        // Somebody else may hold it by now.
+        if !self.look_at_lock(now, task) {
+            self.unlooked.insert((task.clone(), agent.clone()));
+            return;
+        }
         let mut events = VecDeque::new();
         let effect = Effect::LookForOutcomes(task.clone(), agent.clone());
         self.perform(now, effect, &mut events);

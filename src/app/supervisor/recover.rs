@@ -11,7 +11,6 @@ use crate::edge::clock::Clock;
 use crate::edge::log::Recovery;
 use crate::edge::processes::{Processes, Survivor};
 use crate::edge::store::Store;
-use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found, Next};
 use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
@@ -140,6 +139,25 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// Removes the open record of a task that has ended, if it is still there: a crash came before that, or the
+    /// disk would not. It says "ready", and nobody is to believe it.
+    pub(super) fn clear_ended(&self, id: &TaskId) {
+        if self.state.is_open(id) || self.unread.contains_key(id) {
+            return;
+        }
+        let Ok(Some((_, ended))) = self.ended_record(id) else { return };
+        if self.read_task(id).is_ok_and(|open| open.nonce == ended.nonce && open.token <= ended.token) {
+            // Its lock is found to be of no open task.
+            self.clear(&self.options.layout.task(id));
+        }
+    }
+
+    fn clear(&self, path: &Path) {
+        if let Err(error) = self.store.unlink(path) {
+            log::warn!("{}: {error}", path.display());
+        }
+    }
+
     fn recover_finished(&mut self, now: Now) {
         let dir = self.options.layout.finished_dir();
         for entry in self.store.list(&dir, LISTED_MAX).unwrap_or_default() {
@@ -245,17 +263,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         {
             // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
             // record is the later one if the task was about to end, and the earlier if it was replayed.
-            let layout = &self.options.layout;
-            let shelved = ended.nonce == record.nonce && ended.token >= record.token;
-            let last = if shelved {
-                vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }]
-            } else {
-                vec![Change::Remove { path: layout.ended(shelf, id) }]
-            };
-            self.helpers.write(Job { last, ..Job::default() });
-            if shelved {
+            // It goes here and now: what a batch does last comes after all that others in it write.
+            if ended.nonce == record.nonce && ended.token >= record.token {
+                self.clear_ended(id);
                 return Ok(());
             }
+            self.clear(&self.options.layout.ended(shelf, id));
         }
         let accepted = accepted.filter(|accepted| {
             !mutant!(AcceptedForgotten)
