@@ -14,9 +14,9 @@ use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
 use crate::edge::writer::{Change, Job};
-use crate::machine::event::{Ended, Found, HandedIn, Need, Submission};
+use crate::machine::event::{Ended, HandedIn, Submission};
 use crate::machine::{Effect, Event};
-use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
+use crate::protocol::layout::{LOCK_EXT, RECORD_EXT};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, VERSION};
@@ -26,6 +26,7 @@ use crate::protocol::time::Now;
 
 use super::jobs::aside;
 use super::perform::{Unread, unreadable};
+use super::shelves::found_of;
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor};
 
 /// The most entries of one directory that are listed at a time.
@@ -175,48 +176,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.incoming.remove(&id);
     }
 
-    /// The record of a task that ended, if one lies on a shelf; why, if that cannot be told for the moment.
-    pub(super) fn ended_record(&self, id: &TaskId) -> Result<Option<(Shelf, TaskRecord)>, String> {
-        for shelf in Shelf::ALL {
-            if let Some(record) = self.read_ended(shelf, id)? {
-                return Ok(Some((shelf, record)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record of a task on one shelf, if one lies there.
-    pub(super) fn read_ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<TaskRecord>, String> {
-        let path = self.options.layout.ended(shelf, id);
-        match self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error)) {
-            Ok(blob) => Ok(record::decode(&blob.bytes).ok()),
-            Err(Unread::Lost(_)) => Ok(None),
-            Err(Unread::ForNow(why)) => Err(why),
-        }
-    }
-
-    /// What the disk tells of the tasks that one needs.
-    pub(super) fn needs_of(&self, record: &TaskRecord) -> Result<Vec<(TaskId, Need)>, String> {
-        let is_there = |shelf: Shelf, id: &TaskId| {
-            let path = self.options.layout.ended(shelf, id);
-            let found = self.store.stat(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok::<_, String>(found.is_some())
-        };
-        let need_of = |id: &TaskId| {
-            if is_there(Shelf::Done, id)? {
-                return Ok((id.clone(), Need::Done));
-            }
-            let need = if is_there(Shelf::Dead, id)? { Need::Dead } else { Need::Open };
-            Ok((id.clone(), need))
-        };
-        record.wishes.needs.iter().take(NEEDS_MAX).map(need_of).collect()
-    }
-
     fn asked(&mut self, now: Now, request: Request) {
         let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
             return self.step(now, Event::Asked(request));
         };
-        let found = match self.read_ended(Shelf::Review, task) {
+        let found = match self.reviewable(task) {
             Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
             Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
         };
@@ -478,27 +442,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.then.push(Change::Write { path, bytes });
         }
         self.take_away(path, job);
-    }
-}
-
-/// What a record says of its task, but for what was handed in and accepted for it.
-pub(super) fn found_of(record: TaskRecord, needs: Vec<(TaskId, Need)>) -> Found {
-    Found {
-        id: record.id,
-        kind: record.kind,
-        nonce: record.nonce,
-        token: record.token,
-        phase: record.state,
-        at: record.at,
-        failures: record.failures,
-        deferrals: record.deferrals,
-        deaths: record.deaths,
-        wishes: record.wishes,
-        needs,
-        made: record.made,
-        accepted: None,
-        handed_in: Vec::new(),
-        lock: None,
     }
 }
 

@@ -20,9 +20,10 @@ use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Now;
 
-use super::inbox::{LISTED_MAX, found_of};
+use super::inbox::LISTED_MAX;
 use super::opening::History;
 use super::perform::Unread;
+use super::shelves::found_of;
 use super::{Helpers, Place, Supervisor, ToLookAt};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
@@ -152,7 +153,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    fn clear(&self, path: &Path) {
+    pub(super) fn clear(&self, path: &Path) {
         if let Err(error) = self.store.unlink(path) {
             log::warn!("{}: {error}", path.display());
         }
