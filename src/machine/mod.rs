@@ -48,6 +48,7 @@ impl State {
             Event::Offered(agent, version) => self.offered(now, &agent, version, out),
             Event::AgentRefused(agent, refusal) => self.agent_refused(now, &agent, refusal, out),
             Event::AgentGone(agent) => self.agent_gone(now, &agent, out),
+            Event::AgentsLooked => self.agents_looked = true,
             Event::FinishedBefore(agent, digest) => self.finished_before(now, &agent, digest),
             Event::HaltSeen(why) => self.halt_seen(now, why, out),
             Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),

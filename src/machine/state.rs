@@ -304,6 +304,8 @@ pub struct State {
     pub(super) next_token: u64,
     pub(super) reserved_token: u64,
     pub(super) agents: BTreeMap<AgentName, Agent>,
+    /// Every agent that there is was told of.
+    pub(super) agents_looked: bool,
     pub(super) stopped: BTreeMap<AgentName, String>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
@@ -348,6 +350,7 @@ impl State {
             next_token: setup.token_floor + 1,
             reserved_token: setup.token_floor,
             agents: BTreeMap::new(),
+            agents_looked: false,
             stopped: BTreeMap::new(),
             runs: BTreeMap::new(),
             tasks: BTreeMap::new(),

@@ -67,7 +67,9 @@ impl Story {
     }
 
     fn with(setup: Setup) -> Self {
-        Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 }
+        let mut story = Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 };
+        story.tell(Event::AgentsLooked);
+        story
     }
 
     fn now(&self) -> Now {
