@@ -105,7 +105,6 @@ impl State {
 
     /// Removes a lock that gives no right to the task. The task's token stands: nobody can hold it.
     fn clear_lock(&mut self, id: &TaskId, agent: &Name, token: u64, why: String, out: &mut Out) {
-        let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
         let next_token = task.token;
         let then = match task.stage {
@@ -128,6 +127,7 @@ impl State {
         };
         self.aging.remove(id);
         self.take_from_ready(id, out);
+        let ticket = self.fresh_ticket(id);
         if let Some(task) = self.tasks.get_mut(id) {
             task.stage = Stage::pending(ticket, Writing::Readiness, then);
         }
