@@ -14,7 +14,7 @@ use crate::edge::store::Store;
 use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found, Next};
-use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
@@ -52,6 +52,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.recover_finished(now);
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
+        self.clear_reviews();
         self.clear_outputs();
         self.settle_bound();
         self.admissions = admissions_in(&history.facts);
@@ -136,6 +137,24 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 if !is_current && let Err(error) = self.store.unlink(&dir.join(&file.name)) {
                     log::warn!("{}: {error}", dir.join(&file.name).display());
                 }
+            }
+        }
+    }
+
+    /// Removes what was in review of tasks that were decided about: a crash came between the two. Tokens only rise, so
+    /// that of another life which is to be reviewed is higher.
+    fn clear_reviews(&self) {
+        let layout = &self.options.layout;
+        for entry in self.store.list(&layout.shelf(Shelf::Review), LISTED_MAX).unwrap_or_default() {
+            let id = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
+            let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) else { continue };
+            let read = |shelf| self.read_ended(shelf, &id).ok().flatten();
+            let Some(reviewed) = read(Shelf::Review) else { continue };
+            let mut later = [Shelf::Done, Shelf::Dead].into_iter().filter_map(read);
+            if later.any(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+                let paths = [layout.result_on(Shelf::Review, &id), layout.ended(Shelf::Review, &id)];
+                let last = paths.into_iter().map(|path| Change::Remove { path }).collect();
+                self.helpers.write(Job { last, ..Job::default() });
             }
         }
     }
