@@ -244,6 +244,7 @@ impl State {
         if let Course::Draining { .. } = self.course {
             self.tasks.remove(id);
             self.aging.remove(id);
+            self.leave_unanswered(id);
         }
     }
 

@@ -92,6 +92,7 @@ impl State {
         self.tasks_due(now, out);
         self.start_due(now, out);
         self.dispatch(now, out);
+        self.answer_what_is_done(out);
         self.drain_if_idle(now, out);
         self.end_if_over(out);
     }

@@ -14,6 +14,7 @@ use crate::protocol::time::{Mono, Now, Wall};
 
 pub(super) use super::task::{Claim, Conclusion, End, More, Owner, Rank, Stage, Task, Then, Writing};
 
+use super::control::Asked;
 use super::event::Version;
 
 /// What the machine is told once, at its start.
@@ -316,6 +317,8 @@ pub struct State {
     pub(super) expiring: BTreeSet<(Mono, TaskId)>,
     /// Tasks that are to be cancelled once their records are written, and why.
     pub(super) cancelling: BTreeMap<TaskId, String>,
+    /// Requests that are being carried out.
+    pub(super) asked: BTreeMap<Name, Asked>,
     /// Which tasks wait for this one to end.
     pub(super) needed_by: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// Tasks whose results wait for their gate, in the order in which they were made.
@@ -358,6 +361,7 @@ impl State {
             waiting: BTreeSet::new(),
             expiring: BTreeSet::new(),
             cancelling: BTreeMap::new(),
+            asked: BTreeMap::new(),
             needed_by: BTreeMap::new(),
             to_judge: VecDeque::new(),
             aging: BTreeSet::new(),

@@ -183,9 +183,10 @@ fn a_person_decides_what_the_gate_did_not_pass() {
     let change = s.change();
     assert!(change.reviewed && change.phase == Phase::Done && change.token == 40);
     assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(Some(name("p"))));
-    assert!(s.wants(&Effect::Answer(name("r"), true, "task t is done".into())));
+    assert!(s.answers().is_empty(), "it is not durable yet");
     s.tell(Event::Reviewed(approve(), reviewed()));
-    assert!(s.changes().is_empty(), "it is being decided about");
+    assert!(s.changes().is_empty() && s.answers().is_empty(), "it is being decided about");
+    assert_eq!(s.stored().answers(), [(name("r"), true)]);
 
     let mut s = Story::new();
     s.tell(Event::Reviewed(ask(Ask::Reject { task: name("t"), why: "no".into() }), reviewed()));
@@ -194,7 +195,7 @@ fn a_person_decides_what_the_gate_did_not_pass() {
     assert_eq!(change.reason.as_deref(), Some("rejected in review: no"));
     assert_eq!(change.bound.unwrap().fate, BoundFate::Dropped);
 
-    s.tell(Event::Reviewed(approve(), None));
+    s.stored().tell(Event::Reviewed(approve(), None));
     assert!(s.wants(&Effect::Answer(name("r"), false, "task t is not in review".into())));
 }
 

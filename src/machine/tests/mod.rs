@@ -223,6 +223,15 @@ impl Story {
         self.news.contains(effect)
     }
 
+    /// Which requests were just answered, and whether by "yes".
+    fn answers(&self) -> Vec<(Name, bool)> {
+        let answer = |effect: &Effect| match effect {
+            Effect::Answer(id, yes, _) => Some((id.clone(), *yes)),
+            _ => None,
+        };
+        self.news.iter().filter_map(answer).collect()
+    }
+
     fn alerts(&self) -> Vec<String> {
         let alert =
             |effect: &Effect| if let Effect::Alert(key, _) = effect { Some(key.clone()) } else { None };
