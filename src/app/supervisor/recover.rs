@@ -13,7 +13,7 @@ use crate::edge::processes::{Processes, Survivor};
 use crate::edge::store::Store;
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found, Next};
-use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::SMALL_LEN_MAX;
@@ -52,6 +52,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.recover_finished(now);
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
+        self.clear_reviews();
         self.clear_outputs();
         self.settle_bound();
         self.admissions = admissions_in(&history.facts);
@@ -156,6 +157,24 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn clear(&self, path: &Path) {
         if let Err(error) = self.store.unlink(path) {
             log::warn!("{}: {error}", path.display());
+        }
+    }
+
+    /// Removes what was in review of tasks that were decided about: a crash came between the two. Tokens only rise, so
+    /// that of another life which is to be reviewed is higher.
+    fn clear_reviews(&self) {
+        let layout = &self.options.layout;
+        for entry in self.store.list(&layout.shelf(Shelf::Review), LISTED_MAX).unwrap_or_default() {
+            let id = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
+            let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) else { continue };
+            let read = |shelf| self.read_ended(shelf, &id).ok().flatten();
+            let Some(reviewed) = read(Shelf::Review) else { continue };
+            let mut later = [Shelf::Done, Shelf::Dead].into_iter().filter_map(read);
+            if later.any(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+                // Here and now: what a batch does last comes after all that others in it write.
+                self.clear(&layout.result_on(Shelf::Review, &id));
+                self.clear(&layout.ended(Shelf::Review, &id));
+            }
         }
     }
 

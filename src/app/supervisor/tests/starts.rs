@@ -41,6 +41,22 @@ fn temporary_files_of_commands_that_are_gone_are_removed() {
 
 const SETTLED: &str = "settled";
 
+#[test]
+fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
+    let task: TaskId = "t".parse().unwrap();
+    for (shelf, token, goes) in [(Shelf::Done, 3, true), (Shelf::Dead, 4, true), (Shelf::Dead, 2, false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        put(&layout.ended(Shelf::Review, &task), &record_of(&task, "review", 3));
+        put(&layout.result_on(Shelf::Review, &task), "made");
+        put(&layout.ended(shelf, &task), &record_of(&task, shelf.as_str(), token));
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        assert_eq!(crew.removes(&layout.ended(Shelf::Review, &task)), goes, "{shelf:?}, {token}");
+        assert_eq!(crew.removes(&layout.result_on(Shelf::Review, &task)), goes);
+    }
+}
+
 /// A record that names a claim as decided if it has ended.
 fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
