@@ -14,7 +14,7 @@
 //! | [`protocol`] | bytes to records and back; each format has one module, and [`protocol::layout`] spells every path. Pure | – |
 //! | [`machine`] | what is to be done, decided: [`State::step`](machine::State::step) takes the time and an [`Event`](machine::Event), and returns [`Effect`](machine::Effect)s. Pure: no clock, no I/O, no threads, no randomness but a seeded generator | `protocol` |
 //! | [`edge`] | the world touched: [`store`](edge::store) and [`files`](edge::files), [`processes`](edge::processes), [`watches`](edge::watches), [`watchdog`](edge::watchdog), [`pump`](edge::pump), [`log`](edge::log) and [`writer`](edge::writer), locks, signals, the clock. It decides nothing | `protocol` |
-//! | [`app`] | the only translator: the [`supervisor`](app::supervisor) between machine and edge; the [`catalog`](app::catalog) of `agents/`; the [`steward`](app::steward), the one writer of shared memory; the [`client`](app::client), what commands do by files. Generic over [`Store`](edge::store::Store), [`Clock`](edge::clock::Clock), [`Processes`](edge::processes::Processes) and [`Helpers`](app::supervisor::Helpers) | all above |
+//! | [`app`] | the only translator: the [`supervisor`](app::supervisor) between machine and edge; the [`catalog`](app::catalog) of `agents/`; the [`steward`](app::steward), the one writer of shared memory; the [`client`](app::client), what commands do by files; [`steps`](app::steps), which are paid for once. Generic over [`Store`](edge::store::Store), [`Clock`](edge::clock::Clock), [`Processes`](edge::processes::Processes) and [`Helpers`](app::supervisor::Helpers) | all above |
 //! | `cli` | one file a verb; exit codes; words for people | `app`, `protocol` |
 //!
 //! `protocol ← machine ← app ← cli` and `protocol ← edge ← app`: what decides cannot see what acts.
@@ -53,6 +53,7 @@
 //! | An owner's death is proved before its task is given away, and its outcomes are looked for before that | `owner_gone` and `outcomes_looked` in `machine/claims.rs`; `TreeGone` of the process thread |
 //! | What an earlier supervisor left is known before anything is given out | the order of steps in [`Supervisor::recover`](app::supervisor::Supervisor::recover) |
 //! | An update applies once, whatever is killed when | ids in `applied/AGENT` and hashes in the journal: [`machine::memory`], [`app::steward`] |
+//! | A recorded step is never paid for again, nor is a part of one believed; an effect that may have been done is not done again unasked | one file published by one rename under a lock: [`protocol::step`], [`app::steps`], [`edge::steplock`] |
 //! | A process is told by pid, start time, boot and namespace, never by its pid alone | [`Identity`](protocol::process::Identity) |
 //! | No silence is judged by a wall clock, nor one that our own standstill explains | `read_clock` in [`app::supervisor`]; the watchdog's canary |
 //! | No string from outside becomes part of a path unless it is a [`Name`](protocol::name::Name) or a [`Key`](protocol::name::Key) | their parsers, and [`protocol::layout`], which takes nothing else |

@@ -16,6 +16,7 @@ use nightcrew::protocol::name::{Key, Name};
 use nightcrew::protocol::record::{RecordError, cut, decode, encode};
 use nightcrew::protocol::request::{Answer, Request};
 use nightcrew::protocol::status::{AgentStatus, Alert, CrewStatus};
+use nightcrew::protocol::step::{self, StepRecord, encode_begun, encode_done};
 use nightcrew::protocol::task::{Lock, Outcome, TaskRecord, parse_outcome_name};
 use nightcrew::protocol::tokens::Tokens;
 use nightcrew::protocol::update::{Update, VALUE_LEN_MAX};
@@ -33,11 +34,27 @@ fn record<T: DeserializeOwned + Serialize>(bytes: &[u8]) {
     }
 }
 
-/// Tasks, locks and outcomes.
+/// Tasks, locks, outcomes and steps.
 pub fn records(data: &[u8]) {
     record::<TaskRecord>(data);
     record::<Lock>(data);
     record::<Outcome>(data);
+    record::<StepRecord>(data);
+    steps(data);
+}
+
+/// A step that is believed is one that could have been recorded, and what it is believed to have printed is the same
+/// when it is recorded again.
+fn steps(data: &[u8]) {
+    let Ok((record, _)) = step::decode_line(data) else { return };
+    let id = record.id();
+    let Ok((record, output)) = step::decode(data, &id) else { return };
+    let (key, at) = (record.key.as_deref(), record.at);
+    let again = match record.state {
+        step::Progress::Begun => encode_begun(&id, key, at),
+        step::Progress::Done { .. } => encode_done(&id, key, output, at),
+    };
+    assert_eq!(step::decode(&again, &id).map(|(_, output)| output), Ok(output));
 }
 
 /// Updates of the memory and the steward's own records of them.

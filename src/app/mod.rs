@@ -7,6 +7,7 @@ pub mod environment;
 pub mod logview;
 pub mod overview;
 pub mod scaffold;
+pub mod steps;
 pub mod steward;
 pub mod supervisor;
 pub mod survey;

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::app::client::ClientError;
 use crate::app::client::memory::MemoryError;
+use crate::app::steps::StepError;
 use crate::app::survey::SurveyError;
 use crate::app::world::CrewError;
 use crate::protocol::record::RecordError;
@@ -118,6 +119,33 @@ impl From<ClientError> for CliError {
             }
             ClientError::TooLate { .. } => Self::failed(text)
                 .hint("it was handed in for the record and will be refused; drop this work and claim again"),
+        }
+    }
+}
+
+impl From<StepError> for CliError {
+    fn from(error: StepError) -> Self {
+        let text = error.to_string();
+        match error {
+            StepError::Client(ClientError::TooLate { .. }) => {
+                Self::try_again(text).hint("nothing was run; drop this work, another will do it")
+            }
+            StepError::Client(error) => error.into(),
+            StepError::LostMeanwhile(_) => Self::try_again(text).hint("drop this work, another will do it"),
+            StepError::Busy(_) => Self::try_again(text).hint("leave out --no-wait to wait for it"),
+            StepError::Lock { error, .. } => Self::failed(text).hint(remedy(&error)),
+            StepError::Begun { path, .. } => Self::bad_input(text).hint(format_args!(
+                "have --check COMMAND tell whether it was done; or look yourself, and if it was not: rm {}",
+                path.display()
+            )),
+            StepError::Undecided(_) => Self::failed(text).hint("mend the check; nothing was run beside it"),
+            StepError::TooLong => {
+                Self::bad_input(text).hint("write what is large to a file and print its name")
+            }
+            StepError::NotStarted { .. } => {
+                Self::failed(text).hint("name a program on PATH, or a path; `sh -c '…'` runs a command line")
+            }
+            StepError::Lost(_) => Self::failed(text).hint("nothing is recorded; look whether it was done"),
         }
     }
 }

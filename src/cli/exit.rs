@@ -17,8 +17,8 @@ pub(crate) enum Exit {
     Unavailable,
     /// Not now: busy, halted, stopped, or not answered in time.
     TryAgain,
-    /// The code of an agent that was run in the foreground.
-    Agents(u8),
+    /// The code of an agent or a command that was run in the foreground.
+    Theirs(u8),
 }
 
 /// It did what was asked.
@@ -47,7 +47,7 @@ impl Exit {
             Self::NothingThere => NOTHING_THERE,
             Self::Unavailable => UNAVAILABLE,
             Self::TryAgain => TRY_AGAIN,
-            Self::Agents(code) => code,
+            Self::Theirs(code) => code,
         }
     }
 }
@@ -62,7 +62,7 @@ Exit codes:
   66  nothing there: no task to claim, no such task, no value under the key
   69  unavailable: no crew found, or no supervisor where one is needed
   75  try again later: halted, stopped, busy, or not answered in time
-`try` ends with the code of the agent that it ran.";
+`try` ends with the code of the agent that it ran, `step` with that of a COMMAND that failed.";
 
 #[cfg(test)]
 mod tests {

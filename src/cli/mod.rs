@@ -28,6 +28,8 @@ mod run;
 mod screen;
 mod start;
 mod status;
+mod step;
+mod steps;
 mod stop;
 mod submit;
 mod supervision;
@@ -111,6 +113,12 @@ enum Verb {
     /// Stop agents, across reboots
     #[command(after_long_help = stop::EXAMPLES)]
     Stop(stop::Args),
+    /// Print a step's recorded result, or make and record it
+    #[command(after_long_help = step::EXAMPLES)]
+    Step(step::Args),
+    /// List the recorded steps of tasks
+    #[command(after_long_help = steps::EXAMPLES)]
+    Steps(steps::Args),
     /// Submit a task
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
@@ -160,6 +168,8 @@ impl Verb {
             Self::Resume(args) => resume::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Start(args) => start::run(args, context),
+            Self::Step(args) => step::run(args, context),
+            Self::Steps(args) => steps::run(args, context),
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
@@ -190,6 +200,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "unit",
             "submit",
             "tasks",
+            "steps",
             "halt",
             "resume",
             "stop",
@@ -199,7 +210,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "man",
         ],
     ),
-    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "remember", "recall"]),
+    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";

@@ -68,9 +68,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         }
     }
     Ok(match tried.ending {
-        Ending::Code(code) => Exit::Agents(u8::try_from(code).unwrap_or(u8::MAX)),
+        Ending::Code(code) => Exit::Theirs(u8::try_from(code).unwrap_or(u8::MAX)),
         // As a shell tells it.
-        Ending::Signal(signal) => Exit::Agents(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        Ending::Signal(signal) => Exit::Theirs(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
         Ending::Unseen => Exit::Failed,
     })
 }

@@ -92,10 +92,7 @@ impl CrewLock {
         if !lock_within_a_second(&lock).map_err(failed(&path))? {
             return Err(LockError::Held(holder_of(layout)));
         }
-        lock.set_len(0)
-            .and_then(|()| lock.seek(SeekFrom::Start(0)))
-            .and_then(|_| lock.write_all(&holder.encode()))
-            .map_err(failed(&path))?;
+        write_down(&mut lock, holder).map_err(failed(&path))?;
         Ok(Self { _crew: crew, lock, path })
     }
 
@@ -105,14 +102,19 @@ impl CrewLock {
     /// # Errors
     /// Those of `stat(2)` but for `ENOENT` and `ENOTDIR`.
     pub fn is_intact(&self) -> io::Result<bool> {
-        let ours = self.lock.metadata()?;
-        match fs::symlink_metadata(&self.path) {
-            Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
+        is_at(&self.lock, &self.path)
+    }
+}
+
+/// Whether the file that is open is the one at `path`.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -134,7 +136,7 @@ fn open_dir(path: &Path) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
-fn open_lock(path: &Path, flags: OFlags) -> io::Result<File> {
+pub(super) fn open_lock(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?))
 }
@@ -151,18 +153,27 @@ fn lock_within_a_second(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-fn is_contended(error: &io::Error) -> bool {
+pub(super) fn is_contended(error: &io::Error) -> bool {
     error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
 }
 
+/// Says in a lock's file who holds it, for people.
+pub(super) fn write_down(lock: &mut File, holder: &Holder) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    lock.write_all(&holder.encode())
+}
+
+/// Who a lock's file says that holds it.
+pub(super) fn read_holder(path: &Path) -> Option<Holder> {
+    let mut bytes = Vec::new();
+    let lock = open_lock(path, OFlags::RDONLY).ok()?;
+    lock.take(SMALL_LEN_MAX).read_to_end(&mut bytes).ok()?;
+    Holder::decode(&bytes).ok()
+}
+
 fn holder_of(layout: &Layout) -> Held {
-    let read = || {
-        let mut bytes = Vec::new();
-        let lock = open_lock(&layout.supervisor_lock(), OFlags::RDONLY).ok()?;
-        lock.take(SMALL_LEN_MAX).read_to_end(&mut bytes).ok()?;
-        Holder::decode(&bytes).ok()
-    };
-    read().map_or(Held::Unnamed, Held::By)
+    read_holder(&layout.supervisor_lock()).map_or(Held::Unnamed, Held::By)
 }
 
 #[cfg(test)]

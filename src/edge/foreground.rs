@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 
+use crossbeam_channel::Receiver;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use super::store::{ReadError, Store};
 use crate::protocol::process::Ending;
@@ -42,8 +44,7 @@ pub fn run(what: &Foreground) -> io::Result<Ending> {
         Some(path) => Stdio::from(std::fs::File::open(path)?),
         None => Stdio::null(),
     };
-    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
-    let handle = signals.handle();
+    let passing_on = PassingOn::prepare()?;
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -51,34 +52,81 @@ pub fn run(what: &Foreground) -> io::Result<Ending> {
         .stdin(stdin)
         .current_dir(&what.workdir)
         .spawn()?;
-    // A descriptor, not the pid: that may be another process's by the time a signal comes.
-    let process = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let passing_on = super::thread::spawn("nc-pass-on", move || {
-        for number in signals.forever() {
-            let passed = match number {
-                SIGTERM => Some(Signal::TERM),
-                SIGHUP => Some(Signal::HUP),
-                // The terminal has sent these to the whole group.
-                _ => None,
-            };
-            if let (Some(signal), Some(process)) = (passed, &process) {
-                // It may have ended meanwhile; then there is nobody to tell.
-                let _ = pidfd_send_signal(process.as_fd(), signal);
-            }
-        }
-    });
+    let passing_on = passing_on.to(hold(&child).ok());
     let status = child.wait();
-    handle.close();
-    super::thread::join(&mut passing_on.ok());
-    let status = status?;
-    Ok(match (status.code(), status.signal()) {
+    passing_on.end();
+    Ok(ending(status?))
+}
+
+/// A descriptor of a child, not its pid: that may be another process's by the time a signal comes.
+pub(super) fn hold(child: &Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// How a child that was waited for ended.
+pub(super) fn ending(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Code(code),
         (None, Some(signal)) => Ending::Signal(signal),
         (None, None) => Ending::Unseen,
-    })
+    }
+}
+
+/// Catches what would end us, from before a child is started until after its end.
+pub(super) struct PassingOn<S> {
+    handle: Handle,
+    state: S,
+}
+
+/// Signals that are caught, while there is no child yet to pass them on to.
+pub(super) struct Caught(Signals);
+
+/// The thread that passes signals on, and what it has seen.
+pub(super) struct Passing {
+    thread: Option<JoinHandle<()>>,
+    seen: Receiver<i32>,
+}
+
+impl PassingOn<Caught> {
+    /// From now on INT, QUIT, TERM and HUP do not end us.
+    pub(super) fn prepare() -> io::Result<Self> {
+        let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+        Ok(Self { handle: signals.handle(), state: Caught(signals) })
+    }
+
+    /// Passes TERM and HUP on to this process, those that came already too.
+    pub(super) fn to(self, process: Option<OwnedFd>) -> PassingOn<Passing> {
+        let Self { handle, state: Caught(mut signals) } = self;
+        let (sender, seen) = crossbeam_channel::unbounded();
+        let thread = super::thread::spawn("nc-pass-on", move || {
+            for number in signals.forever() {
+                let passed = match number {
+                    SIGTERM => Some(Signal::TERM),
+                    SIGHUP => Some(Signal::HUP),
+                    // The terminal has sent these to the whole group.
+                    _ => None,
+                };
+                if let (Some(signal), Some(process)) = (passed, &process) {
+                    // It may have ended meanwhile; then there is nobody to tell.
+                    let _ = pidfd_send_signal(process.as_fd(), signal);
+                }
+                // Who asks no more has ended.
+                let _ = sender.send(number);
+            }
+        });
+        PassingOn { handle, state: Passing { thread: thread.ok(), seen } }
+    }
+}
+
+impl PassingOn<Passing> {
+    /// Ends it, and gives the last signal that came. The signals stay caught: they no longer end us.
+    pub(super) fn end(mut self) -> Option<i32> {
+        self.handle.close();
+        super::thread::join(&mut self.state.thread);
+        self.state.seen.try_iter().last()
+    }
 }
 
 /// Reads what a program that ran left behind, if it did; then removes it.

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the layer that the bans elsewhere point to")]
 
 pub mod appear;
+pub mod capture;
 pub mod clock;
 pub mod environment;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod log;
 pub mod processes;
 pub mod pump;
 pub mod signals;
+pub mod steplock;
 pub mod store;
 pub mod thread;
 pub mod watchdog;

@@ -20,6 +20,7 @@ pub mod process;
 pub mod record;
 pub mod request;
 pub mod status;
+pub mod step;
 pub mod task;
 pub mod time;
 pub mod tokens;

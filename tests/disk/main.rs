@@ -3,6 +3,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::panic,
     reason = "a test touches the world, and fails by panicking"
 )]
 
@@ -10,6 +11,7 @@ mod crashes;
 mod faults;
 mod oracle;
 mod real;
+mod steps;
 
 #[path = "../sim/disk/mod.rs"]
 #[expect(dead_code, reason = "the simulator uses more of it")]

@@ -48,8 +48,8 @@ const PATH_WORDS: [&str; 16] = [
     "supervisor.lock",
     "nightcrew.toml",
 ];
-const ENDINGS: [&str; 8] =
-    [".lock", ".heartbeat", ".reason", ".pipe", ".idx", ".output", ".claim", ".payload"];
+const ENDINGS: [&str; 10] =
+    [".step", ".damaged", ".lock", ".heartbeat", ".reason", ".pipe", ".idx", ".output", ".claim", ".payload"];
 
 /// What a layer may name beside itself.
 fn may_name(layer: &str) -> &'static [&'static str] {

@@ -23,5 +23,6 @@ mod liveness;
 mod memory;
 mod newsroom;
 mod refusals;
+mod steps;
 mod switches;
 mod unlucky;

@@ -8,6 +8,7 @@ use nightcrew::protocol::process::Ending;
 use nightcrew::protocol::record::{RecordError, decode, encode};
 use nightcrew::protocol::request::{Answer, Ask, Request};
 use nightcrew::protocol::status::{AgentStatus, Alert, CrewStatus, Refusal, RunStatus, Standing};
+use nightcrew::protocol::step::{Progress, StepRecord};
 use nightcrew::protocol::task::{Attempt, Lock, Outcome, Phase, TaskRecord, Verdict};
 use nightcrew::protocol::tokens::Tokens;
 use nightcrew::protocol::update::{Operation, Update};
@@ -29,7 +30,7 @@ fn again<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<Vec<u8>, Recor
 }
 
 /// Every kind of record there is.
-const KINDS: [(&str, Again); 13] = [
+const KINDS: [(&str, Again); 14] = [
     ("task", again::<TaskRecord>),
     ("lock", again::<Lock>),
     ("outcome", again::<Outcome>),
@@ -40,6 +41,7 @@ const KINDS: [(&str, Again); 13] = [
     ("answer", again::<Answer>),
     ("holder", again::<Holder>),
     ("tokens", again::<Tokens>),
+    ("step", again::<StepRecord>),
     ("agent status", again::<AgentStatus>),
     ("crew status", again::<CrewStatus>),
     ("alert", again::<Alert>),
@@ -186,8 +188,17 @@ fn status() -> impl Strategy<Value = Written> {
     prop_oneof![agent, crew]
 }
 
+fn step() -> impl Strategy<Value = Written> {
+    let done = (any::<u64>(), text()).prop_map(|(bytes, sha256)| Progress::Done { bytes, sha256 });
+    let state = prop_oneof![Just(Progress::Begun), done];
+    let record = (option::of(name()), name(), option::of(name()), option::of(text()), state, wall());
+    record.prop_map(|(task, step, hash, key, state, at)| {
+        Written::of("step", &StepRecord { v: 1, task, step, hash, key, state, at })
+    })
+}
+
 fn record() -> impl Strategy<Value = Written> {
-    prop_oneof![task(), lock_or_outcome(), of_memory(), small(), status()]
+    prop_oneof![task(), lock_or_outcome(), of_memory(), small(), status(), step()]
 }
 
 /// Facts of every shape of field there is: texts, numbers, processes, lists, JSON, what may be missing.

@@ -148,7 +148,7 @@ impl<S: Store> Client<S> {
 
     /// What shows that the claim is the caller's no more, if anything does. What is missing or cannot be
     /// read shows nothing: it is the supervisor that decides.
-    fn lateness(&self, held: &Held) -> Option<String> {
+    pub(super) fn lateness(&self, held: &Held) -> Option<String> {
         let record = match self.record::<TaskRecord>(&self.layout.task(&held.task), RECORD_LEN_MAX) {
             Ok(Some(record)) => record,
             Ok(None) => return Some("the task has ended, or was removed".into()),

@@ -22,6 +22,7 @@ pub mod finish;
 pub mod lookup;
 pub mod memory;
 pub mod remember;
+pub mod steps;
 pub mod submit;
 #[cfg(test)]
 mod tests;

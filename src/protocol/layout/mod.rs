@@ -2,6 +2,7 @@
 
 mod logs;
 mod memory;
+mod steps;
 mod tasks;
 
 use std::path::{Path, PathBuf};
