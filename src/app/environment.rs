@@ -81,6 +81,22 @@ pub struct TaskFacts {
     pub output: PathBuf,
 }
 
+impl TaskFacts {
+    /// The variables that tell a process of its task.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, OsString); 6] {
+        let Self { task, token, nonce, failures, payload, output } = self;
+        [
+            (ENV_TASK, task.as_str().into()),
+            (ENV_TASK_FILE, payload.into()),
+            (ENV_TOKEN, token.to_string().into()),
+            (ENV_NONCE, nonce.into()),
+            (ENV_FAILURES, failures.to_string().into()),
+            (ENV_OUTPUT, output.into()),
+        ]
+    }
+}
+
 /// The whole environment of a process, by name.
 #[must_use]
 pub fn environment(inputs: &Inputs<'_>) -> Vec<(OsString, OsString)> {
@@ -149,16 +165,7 @@ fn ours(inputs: &Inputs<'_>) -> Vec<(&'static str, OsString)> {
         (ENV_USAGE, layout.usage(agent).into()),
         (ENV_MODE, MODE_NORMAL.into()),
     ];
-    if let Some(TaskFacts { task, token, nonce, failures, payload, output }) = inputs.task {
-        all.extend([
-            (ENV_TASK, task.as_str().into()),
-            (ENV_TASK_FILE, payload.into()),
-            (ENV_TOKEN, token.to_string().into()),
-            (ENV_NONCE, nonce.into()),
-            (ENV_FAILURES, failures.to_string().into()),
-            (ENV_OUTPUT, output.into()),
-        ]);
-    }
+    all.extend(inputs.task.into_iter().flat_map(TaskFacts::variables));
     all
 }
 

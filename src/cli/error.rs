@@ -5,8 +5,12 @@ use std::io;
 
 use crate::app::client::ClientError;
 use crate::app::client::memory::MemoryError;
+use crate::app::outlast::OutlastError;
+use crate::app::pull::PullError;
 use crate::app::steps::StepError;
 use crate::app::survey::SurveyError;
+use crate::app::wake::WatchError;
+use crate::app::work::WorkError;
 use crate::app::world::CrewError;
 use crate::protocol::record::RecordError;
 
@@ -119,6 +123,47 @@ impl From<ClientError> for CliError {
             }
             ClientError::TooLate { .. } => Self::failed(text)
                 .hint("it was handed in for the record and will be refused; drop this work and claim again"),
+        }
+    }
+}
+
+impl From<WatchError> for CliError {
+    fn from(error: WatchError) -> Self {
+        Self::failed(format_args!("cannot wait: {error}"))
+    }
+}
+
+impl From<PullError> for CliError {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Client(error) => error.into(),
+            PullError::Watch(error) => error.into(),
+            gone @ PullError::OwnerGone(_) => {
+                Self::failed(gone).hint("nothing was claimed; name a process that lives as long as the work")
+            }
+        }
+    }
+}
+
+impl From<OutlastError> for CliError {
+    fn from(error: OutlastError) -> Self {
+        match error {
+            OutlastError::Client(error) => error.into(),
+            OutlastError::Watch(error) => error.into(),
+        }
+    }
+}
+
+impl From<WorkError> for CliError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Client(error) => error.into(),
+            start @ WorkError::Start { .. } => {
+                Self::failed(start).hint("its task was handed back; name a program that can be run")
+            }
+            wait @ WorkError::Wait { .. } => {
+                Self::failed(wait).hint("it was killed, and its task is given up")
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ impl Exit {
 pub(crate) const TOLD: &str = "\
 Exit codes:
    0  done (a repeated submission is done too)
-   1  failed; the message says how
+   1  failed; the message says how (of `wait`: not all are done)
    2  the command line makes no sense
   65  what was handed in is refused: not JSON, too large, too deep
   66  nothing there: no task to claim, no such task, no value under the key

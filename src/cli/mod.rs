@@ -38,6 +38,8 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod wait;
+mod work;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -122,6 +124,12 @@ enum Verb {
     /// Submit a task
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
+    /// Wait until tasks have ended; the exit code tells how
+    #[command(after_long_help = wait::EXAMPLES)]
+    Wait(wait::Args),
+    /// Run a command for one task after the other
+    #[command(after_long_help = work::EXAMPLES)]
+    Work(work::Args),
     /// List tasks and where each stands
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
@@ -173,6 +181,8 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Wait(args) => wait::run(args, context),
+            Self::Work(args) => work::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Logs(args) => logs::run(args, context),
@@ -199,6 +209,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "logs",
             "unit",
             "submit",
+            "wait",
             "tasks",
             "steps",
             "halt",
@@ -210,7 +221,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "man",
         ],
     ),
-    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
+    ("Agent's verbs", &["work", "beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             }
             if !client.is_handled(&args.kind)? {
                 screen::warn(format_args!(
-                    "no agent says that it handles {kind}; the task waits until one does: handles = [\"{kind}\"]",
+                    "no agent says that it handles {kind}; the task waits until one does (handles = [\"{kind}\"]) or `nightcrew work {kind}` takes it",
                     kind = args.kind
                 ));
             }

@@ -103,4 +103,7 @@ fn agents_are_named_or_all_are_meant_but_not_both() {
     assert!(!parses("nightcrew submit k --key x --new"));
     assert!(!parses("nightcrew beat --busy-for 20"));
     assert!(!parses("nightcrew tasks --state lost"));
+    assert!(parses("nightcrew fail --retry-after 7d no"));
+    assert!(!parses("nightcrew fail --retry-after 8d no"));
+    assert!(!parses("nightcrew fail --retry-after 1s --permanent no"));
 }

@@ -10,7 +10,7 @@ use crate::protocol::name::{Name, RunId, TaskId};
 use crate::protocol::task::{Attempt, Lock, Phase};
 use crate::protocol::time::{Mono, Now};
 
-use super::conclusion::{Told, conclusion_of, fact_of, follow};
+use super::conclusion::{Told, conclusion_of, fact_of, follow, no_sooner};
 use super::effect::RecordChange;
 use super::event::HandedIn;
 use super::state::{Claim, Conclusion, Course, Lapse, Owner, RunState, Stage, State, Task, Then, Writing};
@@ -329,18 +329,20 @@ impl State {
             settled: Some((claim.agent.clone(), claim.token, claim.nonce.clone())),
         };
         let (then, error) = follow(now, conclusion, jitter, &mut change);
+        let then = no_sooner(now, conclusion, then, &mut change);
         if ends {
             change.output = Some((claim.agent.clone(), claim.token));
         }
-        if let (Some(error), Owner::Run(run)) = (&error, &claim.owner) {
-            change.attempt = Some(Attempt {
-                agent: claim.agent.clone(),
-                run: run.clone(),
-                token: claim.token,
-                at: now.wall,
-                error: error.clone(),
-            });
-        }
+        change.attempt = error.as_ref().map(|error| Attempt {
+            agent: claim.agent.clone(),
+            run: match &claim.owner {
+                Owner::Run(run) => Some(run.clone()),
+                Owner::Outside(_) | Owner::Unprovable => None,
+            },
+            token: claim.token,
+            at: now.wall,
+            error: error.clone(),
+        });
         if told == Told::Now {
             change.facts.push(fact_of(conclusion, &claim, &change, error));
         }

@@ -236,9 +236,19 @@ impl Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Conclusion {
     Done,
-    Failed { error: String, permanent: bool },
-    Later { error: String },
-    Returned { why: String },
+    /// Its owner may have asked for a wait of at least so long, here and below; 0 if it did not.
+    Failed {
+        error: String,
+        permanent: bool,
+        wait_ms: u64,
+    },
+    Later {
+        error: String,
+        wait_ms: u64,
+    },
+    Returned {
+        why: String,
+    },
 }
 
 /// Whose a claim is.

@@ -120,7 +120,9 @@ impl State {
                 fate: None,
             };
             let conclusion = match super::conclusion::conclusion_of(&outcome) {
-                Conclusion::Failed { error, .. } => Conclusion::Failed { error, permanent: dead },
+                Conclusion::Failed { error, wait_ms, .. } => {
+                    Conclusion::Failed { error, permanent: dead, wait_ms }
+                }
                 other @ (Conclusion::Done | Conclusion::Later { .. } | Conclusion::Returned { .. }) => other,
             };
             self.tasks.insert(found.id.clone(), task);
@@ -204,7 +206,7 @@ impl State {
             // The owner's output was no output.
             Writing::Success(claim) => {
                 let error = format!("its output was refused: {why}");
-                let failed = Conclusion::Failed { error, permanent: false };
+                let failed = Conclusion::Failed { error, permanent: false, wait_ms: 0 };
                 self.conclude(now, &id, *claim, &failed, super::conclusion::Told::Now, out);
             }
             // It is still a submission, or none any more: the next look tells.

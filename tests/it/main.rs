@@ -22,6 +22,7 @@ mod lifecycle;
 mod liveness;
 mod memory;
 mod newsroom;
+mod pull;
 mod refusals;
 mod steps;
 mod switches;

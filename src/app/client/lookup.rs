@@ -145,6 +145,14 @@ impl<S: Store> Client<S> {
         Ok(None)
     }
 
+    /// The record on a shelf, which alone tells how a task ended: one that is not yet cleared away elsewhere does not.
+    ///
+    /// # Errors
+    /// [`ClientError`], if it is there and cannot be read.
+    pub fn ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<Found>, ClientError> {
+        self.found(Place::Ended(shelf), &self.layout.ended(shelf, id), id)
+    }
+
     /// Lists the tasks that stand as one of `wanted`. A record that cannot be read is named, not fatal.
     ///
     /// # Errors

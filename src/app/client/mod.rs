@@ -18,14 +18,16 @@ use crate::protocol::task::OPERATOR;
 pub mod beat;
 pub mod claim;
 pub mod control;
+pub mod ended;
 pub mod finish;
+pub mod hold;
 pub mod lookup;
 pub mod memory;
 pub mod remember;
 pub mod steps;
 pub mod submit;
 #[cfg(test)]
-mod tests;
+pub(in crate::app) mod tests;
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,7 +185,10 @@ impl<S: Store> Client<S> {
     }
 
     /// Makes a directory that a supervisor would have made at its start, durably.
-    fn ensure_dir(&self, dir: &Path) -> Result<(), ClientError> {
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn ensure_dir(&self, dir: &Path) -> Result<(), ClientError> {
         let failed = |error| ClientError::Io { path: dir.into(), error };
         if self.store.stat(dir).map_err(failed)?.is_some() || dir == parent(dir) {
             return Ok(());

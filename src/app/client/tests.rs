@@ -20,16 +20,16 @@ use crate::protocol::request::{Answer, Ask};
 use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, Verdict};
 use crate::protocol::time::Wall;
 
-const NOW: Wall = Wall(1_795_143_600_000);
+pub(in crate::app) const NOW: Wall = Wall(1_795_143_600_000);
 
-struct Crew {
+pub(in crate::app) struct Crew {
     dir: TempDir,
-    store: Disk,
-    layout: Layout,
+    pub(in crate::app) store: Disk,
+    pub(in crate::app) layout: Layout,
 }
 
 impl Crew {
-    fn new() -> Self {
+    pub(in crate::app) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
         let store = Disk::for_crew(dir.path()).unwrap();
@@ -41,11 +41,11 @@ impl Crew {
         Client::new(self.store.clone(), self.layout.clone(), caller, std::process::id(), randomness())
     }
 
-    fn operator(&self) -> Client<Disk> {
+    pub(in crate::app) fn operator(&self) -> Client<Disk> {
         self.client(Caller::Operator)
     }
 
-    fn run(&self, agent: &str, run: &str) -> Client<Disk> {
+    pub(in crate::app) fn run(&self, agent: &str, run: &str) -> Client<Disk> {
         self.client(Caller::Run { agent: name(agent), run: name(run) })
     }
 
@@ -61,7 +61,7 @@ impl Crew {
         self.store.append(&mut file, format!("{id}\n").as_bytes()).unwrap();
     }
 
-    fn ready_task(&self, key: &str, token: u64) -> TaskId {
+    pub(in crate::app) fn ready_task(&self, key: &str, token: u64) -> TaskId {
         let id = accepted(self.operator().submit(&name("write"), payload("1"), &key_of(key), NOW));
         self.admit(&id, token);
         id
@@ -72,22 +72,22 @@ impl Crew {
         writer.publish(path, bytes).unwrap();
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> T {
+    pub(in crate::app) fn read<T: DeserializeOwned>(&self, path: &Path) -> T {
         decode(&self.store.read(path, RECORD_LEN_MAX).unwrap().bytes).unwrap()
     }
 
-    fn has(&self, path: &Path) -> bool {
+    pub(in crate::app) fn has(&self, path: &Path) -> bool {
         self.store.stat(path).unwrap().is_some()
     }
 
-    fn change_token(&self, id: &TaskId, token: u64) {
+    pub(in crate::app) fn change_token(&self, id: &TaskId, token: u64) {
         let mut record: TaskRecord = self.read(&self.layout.task(id));
         record.token = token;
         self.write(&self.layout.task(id), &encode(&record));
     }
 }
 
-fn name(text: &str) -> Name {
+pub(in crate::app) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
@@ -113,7 +113,7 @@ fn standing_of_duplicate(submitted: Result<Submitted, ClientError>) -> Standing 
     }
 }
 
-fn owner() -> Identity {
+pub(in crate::app) fn owner() -> Identity {
     Identity { pid: 7, start: 8, boot: "boot".into(), ns: 9 }
 }
 

@@ -14,11 +14,11 @@ use crate::edge::store::Store;
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found};
 use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
-use crate::protocol::ledger::Fact;
+use crate::protocol::ledger::{Fact, again_at};
 use crate::protocol::name::{AgentName, RunId, TaskId};
-use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
+use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
-use crate::protocol::time::Now;
+use crate::protocol::time::{Now, Wall};
 
 use super::inbox::LISTED_MAX;
 use super::opening::History;
@@ -50,7 +50,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         self.recover_finished(now);
         self.look_at_switches(now);
-        self.recover_tasks(now, &accepted_in(&history.facts))?;
+        self.recover_tasks(now, &accepted_in(&history.facts, now.wall))?;
         self.clear_outputs();
         self.admissions = admissions_in(&history.facts);
         self.admissions
@@ -332,7 +332,7 @@ fn admissions_in(facts: &[Fact]) -> BTreeMap<TaskId, Admission> {
 }
 
 /// The outcomes that the ledger's tail accepted, by task; the last of each counts.
-fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
+fn accepted_in(facts: &[Fact], now: Wall) -> BTreeMap<TaskId, Accepted> {
     let mut accepted = BTreeMap::new();
     for fact in facts {
         if let Fact::Outcome { task, token, nonce, agent, status, error, next } = fact {
@@ -342,10 +342,33 @@ fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
                 _ => Verdict::Failed,
             };
             let (nonce, error) = (nonce.clone(), error.clone());
-            let outcome = Outcome { v: VERSION, task: task.clone(), token: *token, nonce, status, error };
+            // What it was told of to wait for holds, though nobody remembers who asked.
+            let retry_after_ms = again_at(next).and_then(|at| u64::try_from(at.0.saturating_sub(now.0)).ok());
+            let outcome =
+                Outcome { retry_after_ms, ..Outcome::new(task.clone(), *token, nonce, status, error) };
             let dead = next == "dead";
             accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, dead });
         }
     }
     accepted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ledger::next_try;
+
+    #[test]
+    fn a_wait_that_the_ledger_tells_of_outlives_the_supervisor() {
+        let accepted = |next: &str| {
+            let (task, nonce, agent) = ("t".parse().unwrap(), "n".into(), "a".parse().unwrap());
+            let (status, next) = ("failed".into(), next.to_owned());
+            let fact = Fact::Outcome { task, token: 1, nonce, agent, status, error: None, next };
+            accepted_in(&[fact], Wall(1_000)).into_values().next().unwrap()
+        };
+        assert_eq!(accepted(&next_try(Wall(91_000))).outcome.retry_after_ms, Some(90_000));
+        assert_eq!(accepted(&next_try(Wall(500))).outcome.retry_after_ms, None, "it is over");
+        let dead = accepted("dead");
+        assert!(dead.dead && dead.outcome.retry_after_ms.is_none());
+    }
 }

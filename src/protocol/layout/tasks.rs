@@ -19,6 +19,9 @@ pub enum Shelf {
 }
 
 impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Done, Self::Dead];
+
     /// The directory's name, which is also the state's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
