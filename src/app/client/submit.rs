@@ -7,7 +7,6 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 
 use crate::edge::store::Store;
-use crate::protocol::layout::Shelf;
 use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, encode};
 use crate::protocol::status::AgentStatus;
@@ -212,15 +211,7 @@ impl<S: Store> Client<S> {
         if within.is_some() && self.exists(&self.place_of(id, within))? {
             return Ok(true);
         }
-        let mut places = vec![self.layout.new_task(id), self.layout.task(id)];
-        places.extend(Shelf::ALL.map(|shelf| self.layout.ended(shelf, id)));
-        // In the order in which a record moves; one that is replayed may pass us by once.
-        for path in places.iter().chain(&places) {
-            if self.exists(path)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.is_known(id)
     }
 
     /// Whoever submitted it first may not have made its name durable yet, and a second caller relies on it too.
