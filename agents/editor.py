@@ -21,27 +21,24 @@ The command costs money, so it is a step: what it answered for this text is reco
 a crash or a replay finds it there.
 """
 
+import hashlib
 import os
 import re
 import subprocess
 
 from newsroom import luhn, texts
 
-LLM_SECONDS_MAX = 180
-
-# No answer is none to keep: the step records what ends with 0.
-ASK = 'answer=$(timeout -k 5 "$1" sh -c "$2") && [ -n "$answer" ] && printf "%s\\n" "$answer"'
+# How the command is asked. No answer is none to keep: the step records what ends with 0.
+ASK = 'answer=$(timeout -k 5 180 sh -c "$NEWSROOM_LLM") && [ -n "$answer" ] && printf "%s\\n" "$answer"'
 
 
 def ask(command, found):
     """The summary that the operator's command makes of the text, as paragraphs. Paid for once."""
-    # Another command, such as one with a better prompt, is to be asked anew.
-    step = ["nightcrew", "step", "summary", "--key", f"{found.content} {command}"]
-    asked = subprocess.run(
-        [*step, "--", "sh", "-c", ASK, "ask", str(LLM_SECONDS_MAX), command],
-        input=found.text.encode(),
-        stdout=subprocess.PIPE,
-    )
+    # Another command, such as one with a better prompt, is to be asked anew. The key is kept for people to read, and
+    # a command may hold a secret: so its hash.
+    key = f"{found.content} {hashlib.sha256(os.fsencode(command)).hexdigest()[:16]}"
+    step = ["nightcrew", "step", "summary", "--key", key, "--", "sh", "-c", ASK]
+    asked = subprocess.run(step, input=found.text.encode(), stdout=subprocess.PIPE)
     if asked.returncode == texts.TEMPFAIL:
         texts.stop(texts.TEMPFAIL, "not asked now: the crew is halted, or the command said 75")
     if asked.returncode != 0:

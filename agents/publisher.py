@@ -171,7 +171,8 @@ def page(article):
     if article["keywords"]:
         items = "".join(f"<li>{text(word)}</li>" for word in article["keywords"])
         body.append(f'<ul class="words quiet">{items}</ul>')
-    body.append(f"<footer>Summary of {text(article['file'])}, {text(HOW.get(article['method'], 'made'))}</footer>")
+    how = HOW.get(article["method"], f"by {article['method']}")
+    body.append(f"<footer>Summary of {text(article['file'])}, {text(how)}</footer>")
     return PAGE.format(title=text(article["title"]), style=STYLE, body="\n".join(body))
 
 
