@@ -86,6 +86,24 @@ pub struct TaskFacts {
     pub fallback: bool,
 }
 
+impl TaskFacts {
+    /// The variables that tell a process of its task.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let Self { task, token, nonce, failures, payload, output, needs, .. } = self;
+        let mut all = vec![
+            (ENV_TASK, task.as_str().into()),
+            (ENV_TASK_FILE, payload.into()),
+            (ENV_TOKEN, token.to_string().into()),
+            (ENV_NONCE, nonce.into()),
+            (ENV_FAILURES, failures.to_string().into()),
+            (ENV_OUTPUT, output.into()),
+        ];
+        all.extend(needs.iter().map(|path| (ENV_NEEDS, path.into())));
+        all
+    }
+}
+
 /// The whole environment of a process, by name.
 #[must_use]
 pub fn environment(inputs: &Inputs<'_>) -> Vec<(OsString, OsString)> {
@@ -157,17 +175,7 @@ fn ours(inputs: &Inputs<'_>) -> Vec<(&'static str, OsString)> {
             if inputs.task.is_some_and(|task| task.fallback) { MODE_FALLBACK } else { MODE_NORMAL }.into(),
         ),
     ];
-    if let Some(TaskFacts { task, token, nonce, failures, payload, output, needs, .. }) = inputs.task {
-        all.extend([
-            (ENV_TASK, task.as_str().into()),
-            (ENV_TASK_FILE, payload.into()),
-            (ENV_TOKEN, token.to_string().into()),
-            (ENV_NONCE, nonce.into()),
-            (ENV_FAILURES, failures.to_string().into()),
-            (ENV_OUTPUT, output.into()),
-        ]);
-        all.extend(needs.iter().map(|path| (ENV_NEEDS, path.into())));
-    }
+    all.extend(inputs.task.into_iter().flat_map(TaskFacts::variables));
     all
 }
 

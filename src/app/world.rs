@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::edge::files::FsStore;
 use crate::edge::flock;
-use crate::edge::store::{ReadError, Store};
+use crate::edge::store::Store;
 use crate::protocol::layout::Layout;
 use crate::protocol::time::Wall;
 use crate::protocol::variables::ENV_DIR;
 
 pub use crate::edge::appear::{appears, look_until};
 pub use crate::edge::clock::{Clock, SystemClock};
+pub use crate::edge::editor::edit;
 pub use crate::edge::environment::Environment;
+pub use crate::edge::foreground::EndSignals;
 pub use crate::edge::launcher::exec_agent;
 pub use crate::edge::processes::{identity_of, root_of_run};
+pub use crate::edge::store::ReadError;
 
 /// The real file system.
 pub type Disk = FsStore;

@@ -7,7 +7,7 @@ use crate::app::client::{Caller, Client};
 use crate::app::survey::Survey;
 use crate::app::world::{self, Clock, Disk, Environment, SystemClock};
 use crate::protocol::layout::Layout;
-use crate::protocol::time::Wall;
+use crate::protocol::time::{Mono, Wall};
 use crate::protocol::variables::{
     ENV_AGENT, ENV_DIR, ENV_HEARTBEAT, ENV_NONCE, ENV_RUN, ENV_TASK, ENV_TOKEN,
 };
@@ -41,6 +41,16 @@ impl Context {
     /// What time it is, for records.
     pub(crate) fn wall(&self) -> Wall {
         self.clock.now().wall
+    }
+
+    /// What intervals are judged on.
+    pub(crate) fn clock(&self) -> &SystemClock {
+        &self.clock
+    }
+
+    /// The point in time that is so far from now, in milliseconds.
+    pub(crate) fn after(&self, ms: u64) -> Mono {
+        self.clock.now().mono.plus(ms)
     }
 
     /// The caller's hands in this crew.

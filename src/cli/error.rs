@@ -5,8 +5,12 @@ use std::io;
 
 use crate::app::client::ClientError;
 use crate::app::client::memory::MemoryError;
+use crate::app::outlast::OutlastError;
+use crate::app::pull::PullError;
 use crate::app::steps::StepError;
 use crate::app::survey::SurveyError;
+use crate::app::wake::WatchError;
+use crate::app::work::WorkError;
 use crate::app::world::CrewError;
 use crate::protocol::record::RecordError;
 
@@ -56,6 +60,17 @@ impl CliError {
     pub(crate) fn try_again(message: impl fmt::Display) -> Self {
         Self::told(Exit::TryAgain, message)
     }
+    /// Names the line of what was handed in that this is about.
+    fn of_line(self, line: usize) -> Self {
+        match self {
+            Self::Told { exit, message, hint } => {
+                let hint = hint
+                    .or_else(|| Some("nothing was submitted; mend the line and hand in all again".into()));
+                Self::Told { exit, message: format!("line {line}: {message}"), hint }
+            }
+            Self::ReaderGone => Self::ReaderGone,
+        }
+    }
     /// Adds what to do next.
     pub(crate) fn hint(self, next: impl fmt::Display) -> Self {
         match self {
@@ -103,10 +118,23 @@ impl From<ClientError> for CliError {
                 Self::failed(text).hint("look at the file: it was not written by nightcrew's rules")
             }
             ClientError::Memory(MemoryError::NoValue(_)) => Self::usage(text),
-            ClientError::Memory(MemoryError::TooLarge(_)) => Self::bad_input(text),
+            ClientError::Memory(MemoryError::TooLarge(_)) | ClientError::Refused(_) => Self::bad_input(text),
             ClientError::Memory(_) => Self::failed(text),
             ClientError::Payload(_) => Self::bad_input(text)
                 .hint("a payload is JSON: numbers and words as they are, text in \"quotes\""),
+            ClientError::UnknownNeed(_) => {
+                Self::bad_input(text).hint("submit that one first; `nightcrew tasks` lists what there is")
+            }
+            ClientError::Line { line, error } => Self::from(*error).of_line(line),
+            ClientError::NoSuchTask { .. } => {
+                Self::nothing_there(text).hint("`nightcrew tasks` lists what there is, and where it stands")
+            }
+            ClientError::InTheWay { task, .. } => {
+                Self::failed(text).hint(format_args!("`nightcrew tasks show {task}` tells how it stands"))
+            }
+            ClientError::Over { .. } => {
+                Self::failed(text).hint("--now submits at once, whatever becomes of that task")
+            }
             ClientError::Halted(_) => Self::try_again(text).hint("`nightcrew resume` ends the halt"),
             ClientError::Stopped { agent, .. } => {
                 Self::try_again(text).hint(format_args!("`nightcrew start {agent}` lets it work again"))
@@ -162,6 +190,47 @@ fn remedy(error: &io::Error) -> &'static str {
         "directories and files are mixed up there: move what does not belong aside (mv), then try again"
     } else {
         "nothing was acknowledged; trying again is safe"
+    }
+}
+
+impl From<WatchError> for CliError {
+    fn from(error: WatchError) -> Self {
+        Self::failed(format_args!("cannot wait: {error}"))
+    }
+}
+
+impl From<PullError> for CliError {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Client(error) => error.into(),
+            PullError::Watch(error) => error.into(),
+            gone @ PullError::OwnerGone(_) => {
+                Self::failed(gone).hint("nothing was claimed; name a process that lives as long as the work")
+            }
+        }
+    }
+}
+
+impl From<OutlastError> for CliError {
+    fn from(error: OutlastError) -> Self {
+        match error {
+            OutlastError::Client(error) => error.into(),
+            OutlastError::Watch(error) => error.into(),
+        }
+    }
+}
+
+impl From<WorkError> for CliError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Client(error) => error.into(),
+            start @ WorkError::Start { .. } => {
+                Self::failed(start).hint("its task was handed back; name a program that can be run")
+            }
+            wait @ WorkError::Wait { .. } => {
+                Self::failed(wait).hint("it was killed, and its task is given up")
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Failed,
     /// The command line makes no sense.
     Usage,
-    /// What was handed in is refused: not JSON, too large, too deep.
+    /// What was handed in is refused: not JSON, too large, too deep, a need that nobody knows.
     BadInput,
     /// There is nothing: no task to claim, no such task, no value under the key.
     NothingThere,
@@ -56,9 +56,9 @@ impl Exit {
 pub(crate) const TOLD: &str = "\
 Exit codes:
    0  done (a repeated submission is done too)
-   1  failed; the message says how
+   1  failed; the message says how (of `wait`: not all are done)
    2  the command line makes no sense
-  65  what was handed in is refused: not JSON, too large, too deep
+  65  what was handed in is refused: not JSON, too large, too deep, a need that nobody knows
   66  nothing there: no task to claim, no such task, no value under the key
   69  unavailable: no crew found, or no supervisor where one is needed
   75  try again later: halted, stopped, busy, or not answered in time

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     // The watch first, then where the logs end now, then what stands before: nothing falls between.
-    let wake = Wake::on(&[layout.logs()])
+    let wake = Wake::on(&[layout.logs()], &[])
         .map_err(|error| CliError::unavailable(error).hint("`nightcrew run` makes this directory"))?;
     let mut follower = Follower::new(store.clone(), layout.clone(), args.agents.clone()).map_err(failed)?;
     show(&follower.before(args.lines).map_err(failed)?, args.json, &zone)?;

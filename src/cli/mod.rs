@@ -2,13 +2,18 @@
 //!
 //! A new verb needs its file, a line in [`Verb`], one in [`Verb::run`], and its name in [`GROUPS`].
 
+mod asking;
 mod beat;
+mod cancel;
 mod check;
 mod chosen;
 mod claim;
 mod completions;
 mod context;
+mod dead;
 mod done;
+mod each;
+mod edited;
 mod error;
 mod exec_agent;
 mod exit;
@@ -24,8 +29,10 @@ mod release;
 mod remember;
 mod restart;
 mod resume;
+mod review;
 mod run;
 mod screen;
+mod show;
 mod start;
 mod status;
 mod step;
@@ -38,6 +45,9 @@ mod tasks;
 mod tests;
 mod try_agent;
 mod unit;
+mod wait;
+mod wishes;
+mod work;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -71,12 +81,18 @@ enum Verb {
     /// Give a sign of life
     #[command(after_long_help = beat::EXAMPLES)]
     Beat(beat::Args),
+    /// Give open tasks up: they become dead letters
+    #[command(after_long_help = cancel::EXAMPLES)]
+    Cancel(cancel::Args),
     /// Take a task and print its id
     #[command(after_long_help = claim::EXAMPLES)]
     Claim(claim::Args),
     /// Print a completion script for a shell
     #[command(after_long_help = completions::EXAMPLES)]
     Completions(completions::Args),
+    /// See to dead letters: list, show, replay, drop
+    #[command(after_long_help = dead::EXAMPLES)]
+    Dead(dead::Args),
     /// Hand in a task as done, with its result
     #[command(after_long_help = done::EXAMPLES)]
     Done(done::Args),
@@ -104,6 +120,9 @@ enum Verb {
     /// Take the kill switch away
     #[command(after_long_help = resume::EXAMPLES)]
     Resume(resume::Args),
+    /// Decide about results that no gate let pass: list, show, approve, reject
+    #[command(after_long_help = review::EXAMPLES)]
+    Review(review::Args),
     /// Supervise the crew: start its agents and keep them
     #[command(after_long_help = run::EXAMPLES)]
     Run(run::Args),
@@ -119,9 +138,16 @@ enum Verb {
     /// List the recorded steps of tasks
     #[command(after_long_help = steps::EXAMPLES)]
     Steps(steps::Args),
-    /// Submit a task
+    /// Submit a task, or many at once
     #[command(after_long_help = submit::EXAMPLES)]
     Submit(submit::Args),
+    /// List tasks and where each stands, or show one
+    /// Wait until tasks have ended; the exit code tells how
+    #[command(after_long_help = wait::EXAMPLES)]
+    Wait(wait::Args),
+    /// Run a command for one task after the other
+    #[command(after_long_help = work::EXAMPLES)]
+    Work(work::Args),
     /// List tasks and where each stands
     #[command(after_long_help = tasks::EXAMPLES)]
     Tasks(tasks::Args),
@@ -155,8 +181,10 @@ impl Verb {
     fn run(&self, context: &Context) -> Result<Exit, CliError> {
         match self {
             Self::Beat(args) => beat::run(args, context),
+            Self::Cancel(args) => cancel::run(args, context),
             Self::Claim(args) => claim::run(args, context),
             Self::Completions(args) => completions::run(args, context),
+            Self::Dead(args) => dead::run(args, context),
             Self::Done(args) => done::run(args, context),
             Self::Fail(args) => fail::run(args, context),
             Self::Halt(args) => halt::run(args, context),
@@ -166,6 +194,7 @@ impl Verb {
             Self::Release(args) => release::run(args, context),
             Self::Restart(args) => restart::run(args, context),
             Self::Resume(args) => resume::run(args, context),
+            Self::Review(args) => review::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Start(args) => start::run(args, context),
             Self::Step(args) => step::run(args, context),
@@ -173,6 +202,8 @@ impl Verb {
             Self::Stop(args) => stop::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Tasks(args) => tasks::run(args, context),
+            Self::Wait(args) => wait::run(args, context),
+            Self::Work(args) => work::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Logs(args) => logs::run(args, context),
@@ -199,7 +230,11 @@ const GROUPS: &[(&str, &[&str])] = &[
             "logs",
             "unit",
             "submit",
+            "wait",
             "tasks",
+            "cancel",
+            "dead",
+            "review",
             "steps",
             "halt",
             "resume",
@@ -210,7 +245,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "man",
         ],
     ),
-    ("Agent's verbs", &["beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
+    ("Agent's verbs", &["work", "beat", "claim", "done", "fail", "release", "step", "remember", "recall"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{options}";

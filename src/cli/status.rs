@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         return show(args, context, &files);
     }
     let directories = [files.layout.status_dir(), files.layout.state(), files.layout.logs()];
-    let wake = Wake::on(&directories)
+    let wake = Wake::on(&directories, &[])
         .map_err(|error| CliError::unavailable(error).hint("`nightcrew run` makes these directories"))?;
     loop {
         screen::print(CLEAR)?;

@@ -101,6 +101,22 @@ fn agents_are_named_or_all_are_meant_but_not_both() {
     }
     assert!(parses("nightcrew submit k --key x"));
     assert!(!parses("nightcrew submit k --key x --new"));
+    assert!(parses("nightcrew submit k --needs a,b --needs c --on-dead run --priority -3 --delay 10m"));
+    assert!(parses("nightcrew submit - --group g --expires 2h --not-before 2026-11-20T03:00:00Z"));
+    assert!(!parses("nightcrew submit k --on-dead run"));
+    assert!(!parses("nightcrew submit k --priority 128"));
+    assert!(!parses("nightcrew submit k --delay 1m --not-before 2026-11-20T03:00:00Z"));
+    assert!(parses("nightcrew tasks --state bound --kind k --agent a --group g"));
+    assert!(parses("nightcrew tasks show a --json"));
+    assert!(!parses("nightcrew tasks --state dead show a"));
+    assert!(parses("nightcrew dead replay --where error~x --kind k --edit"));
+    assert!(!parses("nightcrew dead list --where colour=red"));
+    assert!(!parses("nightcrew cancel"));
+    assert!(parses("nightcrew cancel a b --group g --why x"));
+    assert!(!parses("nightcrew review approve"));
     assert!(!parses("nightcrew beat --busy-for 20"));
     assert!(!parses("nightcrew tasks --state lost"));
+    assert!(parses("nightcrew fail --retry-after 7d no"));
+    assert!(!parses("nightcrew fail --retry-after 8d no"));
+    assert!(!parses("nightcrew fail --retry-after 1s --permanent no"));
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::store::{Blob, Entry, ReadError, Signature, Store, parent};
@@ -221,6 +221,10 @@ impl Store for FsStore {
         fs::rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }
+
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
     }
@@ -263,6 +267,15 @@ impl Store for FsStore {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn write_all_new(&self, files: &[(PathBuf, Vec<u8>)]) -> io::Result<()> {
+        let Some((first, _)) = files.first() else { return Ok(()) };
+        // Opened before anything is written: what fails to be written back is told to each descriptor that was open
+        // by then, once.
+        let file_system = OpenOptions::new().read(true).open(parent(first))?;
+        files.iter().try_for_each(|(path, bytes)| self.write_new(path, bytes, false))?;
+        Ok(rustix::fs::syncfs(&file_system)?)
     }
 
     fn copy_durably(&self, from: &Path, to: &Path, max: u64) -> Result<u64, ReadError> {
@@ -444,6 +457,28 @@ mod tests {
         assert!(!temp.exists());
         store.publish(&temp, &path, b"third").unwrap();
         assert_eq!(store.read(&path, 100).unwrap().bytes, b"third");
+    }
+
+    #[test]
+    fn a_taken_name_is_not_renamed_over() {
+        let (dir, store) = crew();
+        let at = |name: &str| dir.path().join(name);
+        store.write_new(&at("a"), b"a", false).unwrap();
+        store.write_new(&at("b"), b"b", false).unwrap();
+        assert_eq!(store.rename_new(&at("a"), &at("b")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(store.read(&at("b"), 100).unwrap().bytes, b"b");
+        store.rename_new(&at("a"), &at("c")).unwrap();
+        assert_eq!(store.rename_new(&at("a"), &at("d")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn many_files_are_written_whole_and_a_taken_name_stops_that() {
+        let (dir, store) = crew();
+        let files: Vec<_> = (0..3).map(|n: u8| (dir.path().join(n.to_string()), vec![n; 9])).collect();
+        store.write_all_new(&files).unwrap();
+        assert!(files.iter().all(|(path, bytes)| store.read(path, 9).unwrap().bytes == *bytes));
+        assert_eq!(store.write_all_new(&files).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        store.write_all_new(&[]).unwrap();
     }
 
     #[test]

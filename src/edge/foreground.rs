@@ -1,15 +1,18 @@
-//! Running a program in the foreground, for an operator who watches: its output goes where ours goes.
+//! Running a program whose output goes where ours goes: in the foreground, for an operator who watches, or attended,
+//! for a worker that sees to its claim meanwhile.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -37,6 +40,16 @@ pub struct Foreground {
 /// # Errors
 /// If it could not be started or waited for.
 pub fn run(what: &Foreground) -> io::Result<Ending> {
+    let mut command = command(what)?;
+    let passing_on = PassingOn::prepare()?;
+    let mut child = command.spawn()?;
+    let passing_on = passing_on.to(hold(&child).ok());
+    let status = child.wait();
+    passing_on.end();
+    Ok(ending(status?))
+}
+
+fn command(what: &Foreground) -> io::Result<Command> {
     let Some((program, args)) = what.argv.split_first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no program is named"));
     };
@@ -44,18 +57,14 @@ pub fn run(what: &Foreground) -> io::Result<Ending> {
         Some(path) => Stdio::from(std::fs::File::open(path)?),
         None => Stdio::null(),
     };
-    let passing_on = PassingOn::prepare()?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .env_clear()
         .envs(what.env.iter().map(|(name, value)| (name, value)))
         .stdin(stdin)
-        .current_dir(&what.workdir)
-        .spawn()?;
-    let passing_on = passing_on.to(hold(&child).ok());
-    let status = child.wait();
-    passing_on.end();
-    Ok(ending(status?))
+        .current_dir(&what.workdir);
+    Ok(command)
 }
 
 /// A descriptor of a child, not its pid: that may be another process's by the time a signal comes.
@@ -129,6 +138,127 @@ impl PassingOn<Passing> {
     }
 }
 
+/// A program that runs while whoever started it sees to other things too.
+///
+/// It has a process group of its own, so what it is to know of the terminal's signals it has to be told. What is left
+/// of the group when it ended, or when this is dropped, is killed.
+#[derive(Debug)]
+pub struct Attended {
+    child: Child,
+    group: Pid,
+    ended: Receiver<()>,
+    is_reaped: bool,
+}
+
+impl Attended {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// If it could not be started, or its end could not be waited for.
+    pub fn start(what: &Foreground) -> io::Result<Self> {
+        let child = command(what)?.process_group(0).spawn()?;
+        let group = Pid::from_child(&child);
+        let (ends, ended) = crossbeam_channel::bounded(0);
+        let attended = Self { child, group, ended, is_reaped: false };
+        let process = pidfd_open(group, PidfdFlags::empty())?;
+        super::thread::spawn("nc-await-end", move || {
+            let ends: Sender<()> = ends;
+            while poll(&mut [PollFd::new(&process, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            drop(ends);
+        })?;
+        Ok(attended)
+    }
+
+    /// Is disconnected when the program has ended; nothing ever comes in.
+    #[must_use]
+    pub fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    /// Asks it to end: TERM to its group, and CONT, since what is stopped sees no TERM.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills its group.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Waits for its end, kills what it left of its group, and says how it ended.
+    ///
+    /// # Errors
+    /// Those of `waitpid(2)`.
+    pub fn end(mut self) -> io::Result<Ending> {
+        // Disconnected: it has ended.
+        let _ = self.ended.recv();
+        self.reap().map(ending)
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        // Before it is reaped, for until then its group is nobody else's.
+        self.kill();
+        self.is_reaped = true;
+        self.child.wait()
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Of those that have ended meanwhile nobody is left to tell.
+        let _ = kill_process_group(self.group, signal);
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            let _ = self.reap();
+        }
+    }
+}
+
+/// The signals that ask this process to end (TERM, INT, QUIT, HUP) are caught as long as this is kept.
+#[derive(Debug)]
+pub struct EndSignals {
+    asked: Receiver<()>,
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A third request says nothing that the second did not.
+const ASKED_MAX: usize = 2;
+
+impl EndSignals {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// Those of `sigaction(2)`, `socketpair(2)` and `clone(2)`.
+    pub fn catch() -> io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+        let handle = signals.handle();
+        let (ask, asked) = crossbeam_channel::bounded(ASKED_MAX);
+        let thread = super::thread::spawn("nc-end-signals", move || {
+            for _ in signals.forever() {
+                let _ = ask.try_send(());
+            }
+        })?;
+        Ok(Self { asked, handle, thread: Some(thread) })
+    }
+
+    /// Where a request to end comes in.
+    #[must_use]
+    pub fn asked(&self) -> &Receiver<()> {
+        &self.asked
+    }
+}
+
+impl Drop for EndSignals {
+    fn drop(&mut self) {
+        self.handle.close();
+        super::thread::join(&mut self.thread);
+    }
+}
+
 /// Reads what a program that ran left behind, if it did; then removes it.
 ///
 /// # Errors
@@ -168,6 +298,45 @@ mod tests {
         assert_eq!(collect(&store, &out, 100).unwrap(), None, "it was taken away");
         assert_eq!(shell(dir.path(), "kill -9 $$", None), Ending::Signal(9));
         assert_eq!(shell(dir.path(), "cat", None), Ending::Code(0), "without input, it ends at once");
+    }
+
+    fn attended(dir: &std::path::Path, script: &str) -> Attended {
+        let argv = ["/bin/sh", "-c", script].map(OsString::from).into();
+        let env = vec![("PATH".into(), "/usr/bin:/bin".into())];
+        Attended::start(&Foreground { argv, env, stdin: None, workdir: dir.to_path_buf() }).unwrap()
+    }
+
+    fn appears(path: &std::path::Path) -> String {
+        let whole = || std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'));
+        assert!(super::super::appear::look_until(path.parent().unwrap(), PATIENCE, whole).unwrap());
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
+
+    #[test]
+    fn an_attended_program_ends_with_all_of_its_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let program = attended(dir.path(), "sleep 1000 & echo $! >out; wait");
+        let background: u32 = appears(&out).parse().unwrap();
+        assert!(program.ended().try_recv().is_err_and(|error| error.is_empty()), "it runs");
+        program.ask_to_end();
+        assert_eq!(program.end().unwrap(), Ending::Signal(15));
+        std::fs::remove_file(&out).unwrap();
+        let leaver = attended(dir.path(), "trap '' TERM; sleep 1000 & echo $! >out; exit 3");
+        let left: u32 = appears(&out).parse().unwrap();
+        assert_eq!(leaver.end().unwrap(), Ending::Code(3));
+        std::fs::remove_file(&out).unwrap();
+        let dropped = attended(dir.path(), "echo $$ >out; exec sleep 1000");
+        let gone: u32 = appears(&out).parse().unwrap();
+        drop(dropped);
+        for pid in [background, left, gone] {
+            // Each was sent KILL, which takes a moment.
+            while !super::super::processes::is_vacant(pid) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

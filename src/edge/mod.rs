@@ -8,6 +8,7 @@
 pub mod appear;
 pub mod capture;
 pub mod clock;
+pub mod editor;
 pub mod environment;
 #[cfg(test)]
 mod faulty;

@@ -168,6 +168,18 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `rename(2)`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames within the file system to a name that must not exist yet; `AlreadyExists` if it does.
+    ///
+    /// A store whose primitives cannot do both at once looks first: enough where nobody else acts in between.
+    ///
+    /// # Errors
+    /// Those of `renameat2(2)`.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.stat(to)? {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => self.rename(from, to),
+        }
+    }
     /// Gives a file a second name that must not exist yet.
     ///
     /// # Errors
@@ -217,6 +229,16 @@ pub trait Store: Clone + Send + 'static {
             // The first error is the one to tell; a leftover temp file is cleared at the next start.
             let _ = self.unlink(path);
         })
+    }
+
+    /// Writes new files, all in one directory, and makes the content of all of them durable. Not yet their names.
+    ///
+    /// A store that can do it with one barrier for all of them does so.
+    ///
+    /// # Errors
+    /// As for the primitives; what was begun stays, for the caller to remove.
+    fn write_all_new(&self, files: &[(PathBuf, Vec<u8>)]) -> io::Result<()> {
+        files.iter().try_for_each(|(path, bytes)| self.write_new(path, bytes, true))
     }
 
     /// Publishes a small view of ours that need not survive a power cut: temp file, rename.

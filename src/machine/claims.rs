@@ -35,11 +35,13 @@ impl State {
             return;
         };
         match (&task.stage, lock) {
-            (Stage::Pending { then: Then::Ready, .. }, Ok(lock)) if lock.token == task.token => {
+            (Stage::Pending(recording), Ok(lock))
+                if recording.then == Then::Ready && lock.token == task.token =>
+            {
                 self.see_later(id, lock);
             }
             // Pending: its removal is on the way already. Held and unreadable: it was read before.
-            (Stage::Pending { .. } | Stage::Reviewed, _)
+            (Stage::Pending(_) | Stage::Reviewed, _)
             | (Stage::Held(_) | Stage::Obscured { .. } | Stage::Blocked | Stage::Gated { .. }, Err(_)) => {}
             (Stage::Ready | Stage::Obscured { .. }, Ok(lock)) if lock.token == task.token => {
                 self.claimed(now, id, lock, out);
@@ -80,9 +82,9 @@ impl State {
     /// The record is on the disk before we hear of it: somebody was quick, and holds the task from then on.
     fn see_later(&mut self, id: &TaskId, lock: Lock) {
         if let Some(task) = self.tasks.get_mut(id)
-            && let Stage::Pending { seen, .. } = &mut task.stage
+            && let Stage::Pending(recording) = &mut task.stage
         {
-            *seen = Some(Box::new(lock));
+            recording.seen = Some(Box::new(lock));
         }
     }
 
@@ -90,9 +92,9 @@ impl State {
     /// took the lock of the other. To conclude now would have two jobs remove one name.
     fn judge_later(&mut self, seen: HandedIn) {
         if let Some(task) = self.tasks.get_mut(&seen.outcome.task)
-            && let Stage::Pending { handed_in, .. } = &mut task.stage
+            && let Stage::Pending(recording) = &mut task.stage
         {
-            handed_in.get_or_insert(Box::new(seen));
+            recording.handed_in.get_or_insert(Box::new(seen));
         }
     }
 
@@ -120,11 +122,9 @@ impl State {
                 self.to_judge.retain(|other| other != id);
                 Then::Gated
             }
-            Stage::Ready
-            | Stage::Obscured { .. }
-            | Stage::Pending { .. }
-            | Stage::Held(_)
-            | Stage::Reviewed => Then::Ready,
+            Stage::Ready | Stage::Obscured { .. } | Stage::Pending(_) | Stage::Held(_) | Stage::Reviewed => {
+                Then::Ready
+            }
         };
         self.aging.remove(id);
         self.take_from_ready(id, out);
@@ -270,14 +270,17 @@ impl State {
             return;
         }
         let claim = match &task.stage {
-            Stage::Pending { writing, .. }
-                if writing.claim().is_some_and(|claim| claim.nonce == outcome.nonce) =>
+            Stage::Pending(recording)
+                if recording.writing.claim().is_some_and(|claim| claim.nonce == outcome.nonce) =>
             {
                 return;
             }
             // Claimed and handed in while the record was on its way: judged with that lock, once it is durable.
-            Stage::Pending { seen: Some(lock), .. }
-                if lock.token == outcome.token && lock.nonce == outcome.nonce =>
+            Stage::Pending(recording)
+                if recording
+                    .seen
+                    .as_ref()
+                    .is_some_and(|lock| lock.token == outcome.token && lock.nonce == outcome.nonce) =>
             {
                 return;
             }
@@ -297,11 +300,11 @@ impl State {
             // A power cut took the lock's name or its bytes, which nobody makes durable; the token still proves the
             // claim.
             Stage::Ready | Stage::Obscured { .. } => Claim::by_token(now, agent.clone(), &outcome),
-            Stage::Pending { writing: Writing::Readiness, then: Then::Ready, seen: None, .. } => {
+            Stage::Pending(recording) if recording.is_free_of_claims() => {
                 self.judge_later(HandedIn { agent, outcome, decided });
                 return;
             }
-            Stage::Pending { .. }
+            Stage::Pending(_)
             | Stage::Waiting { .. }
             | Stage::Blocked
             | Stage::Gated { .. }
@@ -318,7 +321,7 @@ impl State {
     pub(super) fn claim_mut(&mut self, id: &TaskId) -> Option<&mut Claim> {
         match &mut self.tasks.get_mut(id)?.stage {
             Stage::Held(claim) => Some(claim),
-            Stage::Pending { .. }
+            Stage::Pending(_)
             | Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Blocked
@@ -359,7 +362,7 @@ impl State {
                 }
             }
             Stage::Obscured { until } => *until = now.mono.plus(OBSCURED_MS),
-            Stage::Pending { .. }
+            Stage::Pending(_)
             | Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Blocked
@@ -384,7 +387,7 @@ impl State {
                     self.expired(now, &id, &owner, out);
                 }
                 Some(
-                    Stage::Pending { .. }
+                    Stage::Pending(_)
                     | Stage::Ready
                     | Stage::Waiting { .. }
                     | Stage::Blocked
@@ -444,7 +447,7 @@ impl State {
                 Some(claim.renewed.plus(LOCK_LIFE_MS))
             }
             Stage::Held(_)
-            | Stage::Pending { .. }
+            | Stage::Pending(_)
             | Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Blocked

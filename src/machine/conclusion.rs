@@ -1,11 +1,11 @@
 //! How a claim concluded, and what that makes of the task: done, judged, dead, ready again, or waiting.
 
-use crate::protocol::ledger::Fact;
+use crate::protocol::ledger::{Fact, next_try};
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::process::{Ending, Meaning};
 use crate::protocol::record::cut;
-use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Made, Outcome, Phase, Verdict};
+use crate::protocol::task::{Attempt, ERROR_LEN_MAX, Made, Outcome, Phase, RETRY_AFTER_MS_MAX, Verdict};
 use crate::protocol::time::Now;
 
 use super::Out;
@@ -19,9 +19,9 @@ use super::waits::wait_until;
 /// The wait of a task that was put off without a failure.
 const LATER_MS: u64 = 60_000;
 /// A task that was put off this often is dead.
-const DEFERRALS_MAX: u32 = 100;
+const DEFERRALS_MAX: u16 = 100;
 /// A task whose owners died holding it this often is poison, and dead.
-const DEATHS_MAX: u32 = 5;
+const DEATHS_MAX: u8 = 5;
 /// An agent that failed so often in a row, at more than one task, leaves its tasks to its fallback for so long.
 const AILING_FAILURES: u32 = 3;
 const AILING_MS: u64 = 600_000;
@@ -40,10 +40,13 @@ pub(super) enum Told {
 /// What an outcome says of the task.
 pub(super) fn conclusion_of(outcome: &Outcome) -> Conclusion {
     let error = || outcome.error.clone().unwrap_or_else(|| "no reason was given".into());
+    let after = outcome.retry_after_ms;
     match outcome.status {
         Verdict::Done => Conclusion::Done,
-        Verdict::Failed => Conclusion::Failed { error: error(), permanent: false, code: None, after: None },
-        Verdict::Retry => Conclusion::Later { error: error(), after: None },
+        Verdict::Failed => {
+            Conclusion::Failed { error: error(), permanent: outcome.permanent, code: None, after }
+        }
+        Verdict::Retry => Conclusion::Later { error: error(), after },
         Verdict::Released => {
             let why = outcome.error.clone().unwrap_or_else(|| "released".into());
             Conclusion::Returned { why, died: false }
@@ -106,7 +109,7 @@ pub(super) fn follow(
             (made.map_or(Next::Done, Next::Gated), None)
         }
         Conclusion::Returned { why, died } => {
-            task.deaths += u32::from(*died);
+            task.deaths = task.deaths.saturating_add(u8::from(*died));
             if *died && task.deaths >= DEATHS_MAX {
                 let error = format!("its owner died holding it {DEATHS_MAX} times, the last time: {why}");
                 (Next::Dead, Some(error))
@@ -115,20 +118,25 @@ pub(super) fn follow(
             }
         }
         Conclusion::Failed { error, permanent, code, after } => {
-            task.failures += 1;
+            task.failures = task.failures.saturating_add(1);
             let retry = manifest.map(|manifest| manifest.retry.clone()).unwrap_or_default();
             let worth_it = !permanent && code.is_none_or(|code| retry.is_worth_it(code));
             let bound = retry.wait_ms(task.failures).filter(|_| worth_it);
-            let wait = bound.map(|bound| after.unwrap_or_else(|| full_jitter(bound, jitter)));
+            let wait = bound.map(|bound| no_sooner(full_jitter(bound, jitter), *after));
             (again(wait), kept(error))
         }
         Conclusion::Later { error, after } => {
-            task.deferrals += 1;
-            let wait = (task.deferrals < DEFERRALS_MAX).then_some(after.unwrap_or(LATER_MS));
+            task.deferrals = task.deferrals.saturating_add(1);
+            let wait = (task.deferrals < DEFERRALS_MAX).then(|| no_sooner(LATER_MS, *after));
             (again(wait), kept(error))
         }
         Conclusion::Cancelled { why } => (Next::Dead, kept(&format!("cancelled: {why}"))),
     }
+}
+
+/// A wait that is no shorter than its owner asked for.
+fn no_sooner(wait_ms: u64, after: Option<u64>) -> u64 {
+    wait_ms.max(after.unwrap_or(0).min(RETRY_AFTER_MS_MAX))
 }
 
 /// The ledger's line: an accepted outcome, or a lock that was taken away.
@@ -255,7 +263,7 @@ impl std::fmt::Display for Next {
             Self::Done => f.write_str("done"),
             Self::Gated(Made { gate, then: None, .. }) => write!(f, "gate {gate}"),
             Self::Gated(Made { gate, then: Some(then), .. }) => write!(f, "gate {gate}, then {then}"),
-            Self::Again(at) => write!(f, "again at {at}"),
+            Self::Again(at) => f.write_str(&next_try(*at)),
             Self::Ready => f.write_str("ready"),
             Self::Dead => f.write_str("dead"),
         }

@@ -119,8 +119,9 @@ impl State {
     pub(super) fn cancel(&mut self, now: Now, id: &TaskId, why: String, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else { return };
         match &task.stage {
-            Stage::Pending { then: Then::Gone(_), .. } | Stage::Reviewed => {}
-            Stage::Pending { .. } => drop(self.cancelling.insert(id.clone(), why)),
+            Stage::Reviewed => {}
+            Stage::Pending(recording) if matches!(recording.then, Then::Gone(_)) => {}
+            Stage::Pending(_) => drop(self.cancelling.insert(id.clone(), why)),
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) if self.runs.get(run).is_some_and(|run| run.task() == Some(id)) => {
                     let run = run.clone();
@@ -280,7 +281,7 @@ impl State {
     fn is_recorded(&self) -> bool {
         let looked_for = |task: &Task| match &task.stage {
             Stage::Held(claim) => claim.fate.is_some(),
-            Stage::Pending { .. }
+            Stage::Pending(_)
             | Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Blocked

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::protocol::layout::Shelf;
+use crate::protocol::ledger::again_at;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
@@ -145,12 +146,11 @@ impl Next {
             let then = then.map(str::parse).transpose().ok()?;
             Some(Self::Gated(Made { agent: agent.clone(), gate: gate.parse().ok()?, then }))
         };
-        let again = |at: &str| at.parse::<Wall>().ok().map(Self::Again);
         match text {
             "done" => Self::Done,
             "dead" => Self::Dead,
             _ => (text.strip_prefix("gate ").and_then(gated))
-                .or_else(|| text.strip_prefix("again at ").and_then(again))
+                .or_else(|| again_at(text).map(Self::Again))
                 .unwrap_or(Self::Ready),
         }
     }

@@ -89,13 +89,7 @@ impl Claim {
 pub(super) enum Stage {
     /// Its record is being made durable: what is written, under which ticket, and what follows. A lock with
     /// the token that it will have, seen meanwhile, is judged after that; so is an outcome whose lock was lost.
-    Pending {
-        ticket: u64,
-        writing: Writing,
-        then: Then,
-        seen: Option<Box<Lock>>,
-        handed_in: Option<Box<HandedIn>>,
-    },
+    Pending(Box<Recording>),
     /// It may be claimed.
     Ready,
     /// It waits for its first or another try.
@@ -110,6 +104,24 @@ pub(super) enum Stage {
     Obscured { until: Mono },
     /// A run holds it.
     Held(Box<Claim>),
+}
+
+/// A record that is being made durable. A lock with the token that it will have, seen meanwhile, is judged after that;
+/// so is an outcome whose lock was lost.
+#[derive(Debug, Clone)]
+pub(super) struct Recording {
+    pub ticket: u64,
+    pub writing: Writing,
+    pub then: Then,
+    pub seen: Option<Box<Lock>>,
+    pub handed_in: Option<Box<HandedIn>>,
+}
+
+impl Recording {
+    /// True while nobody is known to have claimed the task that is ready once this is durable.
+    pub(super) fn is_free_of_claims(&self) -> bool {
+        matches!(self.writing, Writing::Readiness) && self.then == Then::Ready && self.seen.is_none()
+    }
 }
 
 /// What is being made durable.
@@ -166,8 +178,8 @@ pub(super) struct Task {
     pub nonce: u64,
     pub token: u64,
     pub failures: u32,
-    pub deferrals: u32,
-    pub deaths: u32,
+    pub deferrals: u16,
+    pub deaths: u8,
     pub priority: i8,
     /// When it was submitted.
     pub at: Wall,
@@ -206,7 +218,7 @@ pub(super) struct More {
 impl Stage {
     /// That a record is being made durable.
     pub(super) fn pending(ticket: u64, writing: Writing, then: Then) -> Self {
-        Self::Pending { ticket, writing, then, seen: None, handed_in: None }
+        Self::Pending(Box::new(Recording { ticket, writing, then, seen: None, handed_in: None }))
     }
 }
 

@@ -52,8 +52,9 @@ impl State {
             return;
         }
         if let Some(known) = self.tasks.get(&new.id) {
-            if let Stage::Pending { writing: Writing::Admission, .. }
-            | Stage::Pending { then: Then::Gone(_), .. } = known.stage
+            if let Stage::Pending(recording) = &known.stage
+                && (matches!(recording.writing, Writing::Admission)
+                    || matches!(recording.then, Then::Gone(_)))
             {
                 // This very file is being admitted, and until that is durable it is all there is of the task. Or
                 // the task is ending, and this may be its only record, moved back by somebody quick: the next
@@ -210,8 +211,8 @@ impl State {
             nonce: fingerprint(&found.nonce),
             token: found.token,
             failures: found.failures,
-            deferrals: found.deferrals,
-            deaths: found.deaths,
+            deferrals: u16::try_from(found.deferrals).unwrap_or(u16::MAX),
+            deaths: u8::try_from(found.deaths).unwrap_or(u8::MAX),
             priority: found.wishes.priority,
             at: found.at,
             more: more.boxed(),
@@ -223,12 +224,12 @@ impl State {
     pub(super) fn stored(&mut self, now: Now, ticket: u64, out: &mut Out) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let Stage::Pending { ticket: awaited, then, seen, handed_in, .. } = &mut task.stage else { return };
-        if *awaited != ticket {
+        let Stage::Pending(recording) = &mut task.stage else { return };
+        if recording.ticket != ticket {
             return;
         }
-        let (seen, handed_in) = (seen.take(), handed_in.take());
-        match then.clone() {
+        let (seen, handed_in) = (recording.seen.take(), recording.handed_in.take());
+        match recording.then.clone() {
             Then::Ready => {
                 self.make_ready(&id, out);
                 // Before anybody else gets the task.
@@ -266,15 +267,11 @@ impl State {
         if self.storage.is_broken() {
             return;
         }
-        let Some(Stage::Pending { ticket: awaited, writing, .. }) =
-            self.tasks.get(&id).map(|task| &task.stage)
-        else {
-            return;
-        };
-        if *awaited != ticket {
+        let Some(Stage::Pending(recording)) = self.tasks.get(&id).map(|task| &task.stage) else { return };
+        if recording.ticket != ticket {
             return;
         }
-        match writing.clone() {
+        match recording.writing.clone() {
             // The owner's output was no output.
             Writing::Success(claim) => {
                 let error = format!("its output was refused: {why}");
@@ -298,7 +295,7 @@ impl State {
             }
             Stage::Held(claim) => self.let_go(id, &claim, out),
             // Nobody will answer for what could not even be handed to the writer.
-            Stage::Pending { ticket, .. } => drop(self.tickets.remove(&ticket)),
+            Stage::Pending(recording) => drop(self.tickets.remove(&recording.ticket)),
             Stage::Gated { .. } => self.to_judge.retain(|other| other != id),
             Stage::Ready | Stage::Obscured { .. } | Stage::Blocked | Stage::Reviewed => {}
         }
@@ -330,20 +327,15 @@ impl State {
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {
         match self.tasks.get(id).map(|task| &task.stage) {
-            Some(
-                Stage::Held(_)
-                | Stage::Pending {
-                    then: Then::Waiting(_) | Then::Blocked | Then::Gated | Then::Gone(_), ..
-                },
-            ) => false,
+            Some(Stage::Held(_)) => false,
+            Some(Stage::Pending(recording)) => recording.then == Then::Ready,
             Some(
                 Stage::Ready
                 | Stage::Waiting { .. }
                 | Stage::Blocked
                 | Stage::Gated { .. }
                 | Stage::Reviewed
-                | Stage::Obscured { .. }
-                | Stage::Pending { then: Then::Ready, .. },
+                | Stage::Obscured { .. },
             )
             | None => true,
         }
@@ -366,7 +358,7 @@ impl State {
                 Owner::Outside(_) | Owner::Unprovable => false,
             },
             // What cannot be written any more is nobody's.
-            Stage::Pending { .. } | Stage::Gated { .. } | Stage::Reviewed => !self.storage.is_broken(),
+            Stage::Pending(_) | Stage::Gated { .. } | Stage::Reviewed => !self.storage.is_broken(),
             // What ends what it needs makes it ready.
             Stage::Blocked => false,
             Stage::Ready | Stage::Waiting { .. } | Stage::Obscured { .. } => {

@@ -201,7 +201,7 @@ impl State {
             Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Blocked
-            | Stage::Pending { .. }
+            | Stage::Pending(_)
             | Stage::Obscured { .. }
             | Stage::Gated { .. }
             | Stage::Reviewed

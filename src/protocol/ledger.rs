@@ -18,6 +18,21 @@ pub struct Entry {
     pub fact: Fact,
 }
 
+/// What `next` of an outcome says before the time of the next try.
+const AGAIN_AT: &str = "again at ";
+
+/// `next` of an outcome whose task is tried again at this time.
+#[must_use]
+pub fn next_try(at: Wall) -> String {
+    format!("{AGAIN_AT}{at}")
+}
+
+/// When the task is tried again, if `next` of an outcome says so.
+#[must_use]
+pub fn again_at(next: &str) -> Option<Wall> {
+    next.strip_prefix(AGAIN_AT)?.parse().ok()
+}
+
 /// All that can happen, on one screen. The tag is the line's `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -314,6 +329,15 @@ mod tests {
         for fields in GOLDEN {
             let value: serde_json::Value = serde_json::from_str(&format!("{{{fields}}}")).unwrap();
             assert!(["seq", "crc", "commit", "segment"].iter().all(|name| value.get(name).is_none()));
+        }
+    }
+
+    #[test]
+    fn the_time_of_the_next_try_is_told_and_read() {
+        assert_eq!(next_try(Wall(1_000)), "again at 1970-01-01T00:00:01.000Z");
+        assert_eq!(again_at(&next_try(Wall(1_000))), Some(Wall(1_000)));
+        for other in ["dead", "done", "waiting", "again at ", "again at noon"] {
+            assert_eq!(again_at(other), None, "{other}");
         }
     }
 

@@ -15,6 +15,8 @@ use super::time::Wall;
 
 /// The most attempts that a record keeps; older ones are in the ledger.
 pub const ATTEMPTS_KEPT_MAX: usize = 16;
+/// No owner can put its task off for longer than this: 7 days.
+pub const RETRY_AFTER_MS_MAX: u64 = 7 * 86_400_000;
 /// The longest error text kept, in bytes.
 pub const ERROR_LEN_MAX: usize = 4096;
 /// How much of what a try printed last is kept, in bytes.
@@ -189,6 +191,11 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_not(flag: &bool) -> bool {
+    !*flag
+}
+
 /// What a submitter's identity field says when no agent submitted.
 pub const OPERATOR: &str = "operator";
 
@@ -341,6 +348,21 @@ pub struct Outcome {
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// With [`Verdict::Failed`]: trying again will not help.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub permanent: bool,
+    /// With [`Verdict::Failed`] and [`Verdict::Retry`]: the next try is no sooner than so many milliseconds from when
+    /// this is accepted, and no sooner than it would be without; [`RETRY_AFTER_MS_MAX`] is as long as any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Outcome {
+    /// The outcome of the claim that bears this token and nonce.
+    #[must_use]
+    pub fn new(task: TaskId, token: u64, nonce: String, status: Verdict, error: Option<String>) -> Self {
+        Self { v: VERSION, task, token, nonce, status, error, permanent: false, retry_after_ms: None }
+    }
 }
 
 /// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`. The token is written in one way only (not
@@ -454,20 +476,17 @@ mod tests {
 
     #[test]
     fn an_outcome_is_this_line() {
-        let mut outcome = Outcome {
-            v: 1,
-            task: name("t"),
-            token: 3,
-            nonce: "n".into(),
-            status: Verdict::Done,
-            error: None,
-        };
+        let mut outcome = Outcome::new(name("t"), 3, "n".into(), Verdict::Done, None);
         let text = r#"{"v":1,"task":"t","token":3,"nonce":"n","status":"done"}"#;
         assert_eq!(line(&outcome), format!("{text}\n"));
         assert_eq!(decode::<Outcome>(text.as_bytes()).unwrap(), outcome);
         outcome.status = Verdict::Failed;
         outcome.error = Some("why".into());
         let text = r#"{"v":1,"task":"t","token":3,"nonce":"n","status":"failed","error":"why"}"#;
+        assert_eq!(line(&outcome), format!("{text}\n"));
+        assert_eq!(decode::<Outcome>(text.as_bytes()).unwrap(), outcome);
+        (outcome.permanent, outcome.retry_after_ms) = (true, Some(90_000));
+        let text = r#"{"v":1,"task":"t","token":3,"nonce":"n","status":"failed","error":"why","permanent":true,"retry_after_ms":90000}"#;
         assert_eq!(line(&outcome), format!("{text}\n"));
         assert_eq!(decode::<Outcome>(text.as_bytes()).unwrap(), outcome);
     }

@@ -7,6 +7,7 @@
     reason = "a test touches the world, and fails by panicking"
 )]
 
+mod batch;
 mod crashes;
 mod faults;
 mod oracle;

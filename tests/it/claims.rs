@@ -82,8 +82,7 @@ fn the_lock_of_a_killed_owner_is_vacated_and_its_late_outcome_refused() {
     let token = lock["token"].as_u64().expect("a token");
     let nonce = lock["nonce"].as_str().expect("a nonce").to_owned();
     let agent = name("operator");
-    let outcome =
-        Outcome { v: 1, task: task.clone(), token, nonce: nonce.clone(), status: Verdict::Done, error: None };
+    let outcome = Outcome::new(task.clone(), token, nonce.clone(), Verdict::Done, None);
     hand_in(&crew, &outcome);
     crew.fact("the late outcome is refused", |fact| match fact {
         Fact::OutcomeRefused { task: of, agent: by, .. } if *of == task && *by == agent => Some(()),

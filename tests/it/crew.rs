@@ -191,6 +191,11 @@ impl Crew {
         Outsider(self.command(program).args(args).spawn().expect("it starts"))
     }
 
+    /// A shell script of an operator's, in which `$0` is the binary under test.
+    pub(crate) fn script(&self, script: &str) -> Outsider {
+        Outsider(self.awaiting(script).spawn().expect("it starts"))
+    }
+
     /// Waits until `holds`; if it never does, fails and tells all there is to know.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
@@ -399,6 +404,16 @@ impl Outsider {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.0.wait().expect("a child of ours")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(pid_of(self.0.id()), signal);
+    }
+
+    /// True if it watches files.
+    pub(crate) fn watches(&self) -> bool {
+        let Ok(entries) = fs::read_dir(format!("/proc/{}/fdinfo", self.0.id())) else { return false };
+        entries.flatten().any(|entry| text_of(&entry.path()).contains("inotify wd:"))
     }
 }
 

@@ -12,8 +12,11 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one thing among many")]
 
 mod badinput;
+mod batch;
+mod bound;
 mod claims;
 mod crew;
+mod deadletters;
 mod environment;
 mod faults;
 mod fleet;
@@ -24,7 +27,9 @@ mod liveness;
 mod memory;
 mod newsroom;
 mod paidonce;
+mod pull;
 mod refusals;
+mod review;
 mod steps;
 mod survives;
 mod switches;

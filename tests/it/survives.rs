@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::crew::{Crew, name, text_of};
 
 /// The record of a task on a shelf.
-fn ended(crew: &Crew, shelf: Shelf, id: &TaskId) -> Option<TaskRecord> {
+pub(crate) fn ended(crew: &Crew, shelf: Shelf, id: &TaskId) -> Option<TaskRecord> {
     serde_json::from_slice(&fs::read(crew.layout.ended(shelf, id)).ok()?).ok()
 }
 
 /// A gate that judges what it reads by this script.
-fn gate(crew: &Crew, name: &str, script: &str) {
+pub(crate) fn gate(crew: &Crew, name: &str, script: &str) {
     fs::create_dir_all(crew.layout.gates()).expect("gates/");
     let path = crew.layout.gates().join(name);
     crew.put(&path, &format!("#!/bin/sh\n{script}\n"), 0o755);

@@ -152,9 +152,11 @@ fn lock_or_outcome() -> impl Strategy<Value = Written> {
     let lock = lock.prop_map(|(task, token, nonce, agent, run, owner, at)| {
         Written::of("lock", &Lock { v: 1, task, token, nonce: nonce.to_string(), agent, run, owner, at })
     });
-    let outcome = (name(), any::<u64>(), text(), verdicts, option::of(text()));
-    let outcome = outcome.prop_map(|(task, token, nonce, status, error)| {
-        Written::of("outcome", &Outcome { v: 1, task, token, nonce, status, error })
+    let again = (any::<bool>(), option::of(any::<u64>()));
+    let outcome = (name(), any::<u64>(), text(), verdicts, option::of(text()), again);
+    let outcome = outcome.prop_map(|(task, token, nonce, status, error, (permanent, retry_after_ms))| {
+        let outcome = Outcome::new(task, token, nonce, status, error);
+        Written::of("outcome", &Outcome { permanent, retry_after_ms, ..outcome })
     });
     prop_oneof![lock, outcome]
 }

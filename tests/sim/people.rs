@@ -1,11 +1,12 @@
 //! Simulated people and programs outside the crew: they submit, look after dead letters, set switches.
 
-use nightcrew::app::client::submit::{Payload, Sameness, Submitted};
+use nightcrew::app::client::submit::{Order, Payload, Sameness, Submitted};
 use nightcrew::app::client::{Caller, Client};
 use nightcrew::edge::store::Store;
 use nightcrew::protocol::layout::{RECORD_EXT, Shelf};
 use nightcrew::protocol::name::{Kind, TaskId};
 use nightcrew::protocol::request::Ask;
+use nightcrew::protocol::task::Wishes;
 
 use crate::agents::Program;
 use crate::disk::Handle;
@@ -67,7 +68,8 @@ pub(crate) fn submit(world: &World, handle: &Handle, kind: &str) {
     let payload = Payload::parse(text.as_bytes()).expect("JSON");
     world.oracle.borrow_mut().submitting(&id, &kind, &text);
     let same = Sameness::Id(id.clone());
-    let told = client(world, handle).submit(&kind, payload, &same, world.time.wall());
+    let order = Order { kind, payload, same, wishes: Wishes::default() };
+    let told = client(world, handle).submit(order, None, world.time.wall());
     world.tell(|| format!("{id} is submitted: {told:?}"));
     if let Ok(Submitted::Accepted(_) | Submitted::Duplicate(_)) = told {
         world.oracle.borrow_mut().submitted(&id);

@@ -18,6 +18,7 @@ use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, VERSION, encode};
 use crate::protocol::task::{Lock, OPERATOR, Phase, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Wall;
 
+use super::finish::outcome_of;
 use super::lookup::LISTED_MAX;
 use super::{Caller, Client, ClientError};
 
@@ -66,6 +67,23 @@ impl<S: Store> Client<S> {
             }
         }
         Ok(None)
+    }
+
+    /// True if something of these kinds, or of any, may be about to be had: it is listed as ready, or a supervisor
+    /// has yet to look at a submission.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`], [`ClientError::Read`].
+    pub fn may_come(&self, kinds: &[Kind], is_supervised: bool) -> Result<bool, ClientError> {
+        let kinds = if kinds.is_empty() { self.ready_kinds()? } else { kinds.to_vec() };
+        for kind in &kinds {
+            if !self.candidates(kind)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        let dir = self.layout.new_tasks();
+        let submitted = self.store.list(&dir, 1).map_err(|error| ClientError::Io { path: dir, error })?;
+        Ok(is_supervised && !submitted.is_empty())
     }
 
     /// Refuses while the crew is halted or the caller's agent is stopped.
@@ -184,7 +202,7 @@ impl<S: Store> Client<S> {
             return Ok(Try::Got(Box::new(claim)));
         }
         let held = claim.lock.into();
-        self.hand_in(&held, Verdict::Released, None)?;
+        self.hand_in(&held, &outcome_of(&held, Verdict::Released, None))?;
         allowed.map(|()| Try::Next)
     }
 
@@ -213,7 +231,7 @@ impl<S: Store> Client<S> {
     }
 
     /// Forgets a claim of this run.
-    pub(super) fn forget(&self, id: &TaskId) -> Result<(), ClientError> {
+    pub(in crate::app) fn forget(&self, id: &TaskId) -> Result<(), ClientError> {
         match &self.caller {
             Caller::Operator => Ok(()),
             Caller::Run { agent, run } => self.remove(&self.layout.claim_note(agent, run, id)),

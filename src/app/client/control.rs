@@ -102,13 +102,20 @@ impl<S: Store> Client<S> {
     /// Asks a running supervisor for something; gives the request's id and where the answer will be.
     ///
     /// # Errors
-    /// [`ClientError::Io`].
+    /// [`ClientError::Refused`] if that is too much for one request, [`ClientError::Io`].
     pub fn ask(&mut self, ask: Ask) -> Result<(Name, PathBuf), ClientError> {
         let id = self.fresh_name();
         let path = self.layout.request(&id);
         let answer = self.layout.answer(&id);
+        let request = encode(&Request { v: VERSION, id: id.clone(), ask });
+        if request.len() as u64 > SMALL_LEN_MAX {
+            let size = request.len();
+            let why =
+                format!("a request of {size} bytes, where {SMALL_LEN_MAX} are allowed: ask for less at once");
+            return Err(ClientError::Refused(why));
+        }
         self.ensure_dir(parent(&answer))?;
-        self.publish(&path, &encode(&Request { v: VERSION, id: id.clone(), ask }))?;
+        self.publish(&path, &request)?;
         Ok((id, answer))
     }
 

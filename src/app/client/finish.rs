@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::edge::store::{ReadError, Store, parent};
 use crate::protocol::name::{AgentName, TaskId};
-use crate::protocol::record::{OUTPUT_LEN_MAX, RECORD_LEN_MAX, SMALL_LEN_MAX, VERSION, cut, encode};
+use crate::protocol::record::{OUTPUT_LEN_MAX, RECORD_LEN_MAX, SMALL_LEN_MAX, cut, encode};
 use crate::protocol::task::{ERROR_LEN_MAX, Lock, Outcome, Phase, TaskRecord, Verdict};
 
 use super::{Caller, Client, ClientError};
@@ -35,6 +35,31 @@ pub enum Output<'a> {
     File(&'a Path),
     /// These bytes.
     Bytes(&'a [u8]),
+}
+
+/// When a task that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// As its retries say.
+    AsEver,
+    /// Likewise, but no sooner than after so many milliseconds.
+    After(u64),
+    /// Never: it is a dead letter at once.
+    Never,
+}
+
+/// An outcome of this claim. An error is cut to what is kept of one.
+pub(super) fn outcome_of(held: &Held, verdict: Verdict, error: Option<&str>) -> Outcome {
+    let error = error.map(|text| cut(text, ERROR_LEN_MAX).to_owned());
+    Outcome::new(held.task.clone(), held.token, held.nonce.clone(), verdict, error)
+}
+
+/// What was handed in is on record; whoever was late learns it.
+fn in_time(held: &Held, late: Option<String>) -> Result<(), ClientError> {
+    match late {
+        Some(why) => Err(ClientError::TooLate { task: held.task.clone(), why }),
+        None => Ok(()),
+    }
 }
 
 impl<S: Store> Client<S> {
@@ -94,30 +119,30 @@ impl<S: Store> Client<S> {
         if let Some(output) = output {
             self.store_output(held, output)?;
         }
-        self.hand_in(held, verdict, error)?;
-        match late {
-            Some(why) => Err(ClientError::TooLate { task: held.task.clone(), why }),
-            None => Ok(()),
+        self.hand_in(held, &outcome_of(held, verdict, error))?;
+        in_time(held, late)
+    }
+
+    /// Hands in that a held task failed, and what that means for its next try.
+    ///
+    /// # Errors
+    /// As for [`Client::finish`].
+    pub fn fail(&mut self, held: &Held, why: &str, again: Again) -> Result<(), ClientError> {
+        let late = self.lateness(held);
+        let mut outcome = outcome_of(held, Verdict::Failed, Some(why));
+        match again {
+            Again::AsEver => {}
+            Again::After(ms) => outcome.retry_after_ms = Some(ms),
+            Again::Never => outcome.permanent = true,
         }
+        self.hand_in(held, &outcome)?;
+        in_time(held, late)
     }
 
     /// Publishes an outcome, then forgets the claim: in this order, so that a crash forgets nothing.
-    pub(super) fn hand_in(
-        &mut self,
-        held: &Held,
-        verdict: Verdict,
-        error: Option<&str>,
-    ) -> Result<(), ClientError> {
-        let outcome = Outcome {
-            v: VERSION,
-            task: held.task.clone(),
-            token: held.token,
-            nonce: held.nonce.clone(),
-            status: verdict,
-            error: error.map(|text| cut(text, ERROR_LEN_MAX).to_owned()),
-        };
+    pub(super) fn hand_in(&mut self, held: &Held, outcome: &Outcome) -> Result<(), ClientError> {
         let path = self.layout.outcome(&held.agent, &held.task, held.token, &held.nonce);
-        self.publish(&path, &encode(&outcome))?;
+        self.publish(&path, &encode(outcome))?;
         self.forget(&held.task)
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::edge::store::Store;
 use crate::protocol::layout::{RECORD_EXT, Shelf};
-use crate::protocol::name::{Kind, TaskId};
+use crate::protocol::name::{Kind, Name, TaskId};
 use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX};
 use crate::protocol::task::{Lock, Phase, TaskRecord};
 use crate::protocol::time::Wall;
@@ -20,6 +20,8 @@ pub const LISTED_MAX: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
+    /// Submitted within a task that is not done yet: it becomes a task of its own once that one is.
+    Bound,
     /// Submitted; no supervisor has admitted it yet.
     New,
     /// May be claimed.
@@ -42,7 +44,8 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in the order of a task's life.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
+        Self::Bound,
         Self::New,
         Self::Ready,
         Self::Waiting,
@@ -58,6 +61,7 @@ impl Standing {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Bound => "bound",
             Self::New => "new",
             Self::Ready => "ready",
             Self::Waiting => "waiting",
@@ -80,6 +84,8 @@ pub struct Found {
     pub record: TaskRecord,
     /// Who holds it, where it is claimed.
     pub lock: Option<Lock>,
+    /// The task within which it was submitted, while it is bound to that.
+    pub within: Option<TaskId>,
 }
 
 /// One line of `tasks`.
@@ -99,6 +105,12 @@ pub struct Line {
     /// The agent that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// What it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
+    /// The task within which it was submitted, while it is bound to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<TaskId>,
     /// How often it failed.
     pub failures: u32,
     /// Why it is a dead letter or to be reviewed, else how its last try failed.
@@ -113,7 +125,8 @@ impl Found {
         match self.standing {
             Standing::Dead => false,
             Standing::Done => self.record.unique_until.is_none_or(|until| now < until),
-            Standing::New
+            Standing::Bound
+            | Standing::New
             | Standing::Ready
             | Standing::Waiting
             | Standing::Blocked
@@ -121,6 +134,11 @@ impl Found {
             | Standing::Gated
             | Standing::Review => true,
         }
+    }
+
+    /// By what a list is sorted; two may submit the same task within theirs.
+    fn place_in_list(&self) -> (Standing, &TaskId, Option<&TaskId>) {
+        (self.standing, &self.record.id, self.within.as_ref())
     }
 
     /// The task as a line of a list.
@@ -135,6 +153,8 @@ impl Found {
             since: claimed.or(record.ended).unwrap_or(record.at),
             not_before: record.wishes.not_before.filter(|_| self.standing == Standing::Waiting),
             owner: self.lock.as_ref().map(|lock| lock.agent.to_string()),
+            group: record.wishes.group.clone(),
+            within: self.within.clone(),
             failures: record.failures,
             error: record
                 .reason
@@ -170,6 +190,13 @@ const PLACES: [Place; 5] = [
     Place::Ended(Shelf::Dead),
 ];
 
+/// How a task may stand whose record lies in `tasks/`.
+const OPEN: [Standing; 5] =
+    [Standing::Ready, Standing::Waiting, Standing::Blocked, Standing::Claimed, Standing::Gated];
+
+/// The largest record that is looked at: beside what was submitted it tells of the tries.
+const RECORD_READ_MAX: u64 = 2 * RECORD_LEN_MAX;
+
 impl<S: Store> Client<S> {
     /// Finds a task wherever it lies.
     ///
@@ -189,18 +216,27 @@ impl<S: Store> Client<S> {
         Ok(None)
     }
 
+    /// The record on a shelf, which alone tells how a task ended: one that is not yet cleared away elsewhere does not.
+    ///
+    /// # Errors
+    /// [`ClientError`], if it is there and cannot be read.
+    pub fn ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<Found>, ClientError> {
+        self.found(Place::Ended(shelf), &self.layout.ended(shelf, id), id)
+    }
+
     /// Lists the tasks that stand as one of `wanted`. A record that cannot be read is named, not fatal.
     ///
     /// # Errors
     /// [`ClientError::Io`], if a directory cannot be listed.
     pub fn tasks(&self, wanted: &[Standing]) -> Result<Listing, ClientError> {
         let mut listing = Listing::default();
+        if wanted.contains(&Standing::Bound) {
+            self.list_bound(&mut listing)?;
+        }
         for place in PLACES {
             let (dir, holds): (_, &[Standing]) = match place {
                 Place::New => (self.layout.new_tasks(), &[Standing::New]),
-                Place::Open => {
-                    (self.layout.tasks(), &[Standing::Ready, Standing::Waiting, Standing::Claimed])
-                }
+                Place::Open => (self.layout.tasks(), &OPEN),
                 Place::Ended(Shelf::Done) => (self.layout.shelf(Shelf::Done), &[Standing::Done]),
                 Place::Ended(Shelf::Dead) => (self.layout.shelf(Shelf::Dead), &[Standing::Dead]),
                 Place::Ended(Shelf::Review) => (self.layout.shelf(Shelf::Review), &[Standing::Review]),
@@ -209,9 +245,9 @@ impl<S: Store> Client<S> {
                 self.list_place(place, &dir, wanted, &mut listing)?;
             }
         }
-        listing.tasks.sort_by(|a, b| (a.standing, &a.record.id).cmp(&(b.standing, &b.record.id)));
+        listing.tasks.sort_by(|a, b| a.place_in_list().cmp(&b.place_in_list()));
         // A task that moved on while we looked was met twice.
-        listing.tasks.dedup_by(|a, b| a.standing == b.standing && a.record.id == b.record.id);
+        listing.tasks.dedup_by(|a, b| a.place_in_list() == b.place_in_list());
         Ok(listing)
     }
 
@@ -237,7 +273,7 @@ impl<S: Store> Client<S> {
     }
 
     fn found(&self, place: Place, path: &Path, id: &TaskId) -> Result<Option<Found>, ClientError> {
-        let Some(record) = self.record::<TaskRecord>(path, RECORD_LEN_MAX)? else { return Ok(None) };
+        let Some(record) = self.record::<TaskRecord>(path, RECORD_READ_MAX)? else { return Ok(None) };
         let (standing, lock) = match place {
             Place::New => (Standing::New, None),
             Place::Ended(Shelf::Done) => (Standing::Done, None),
@@ -245,7 +281,7 @@ impl<S: Store> Client<S> {
             Place::Ended(Shelf::Review) => (Standing::Review, None),
             Place::Open => self.standing_of_open(&record, id)?,
         };
-        Ok(Some(Found { standing, record, lock }))
+        Ok(Some(Found { standing, record, lock, within: None }))
     }
 
     fn standing_of_open(

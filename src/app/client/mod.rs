@@ -15,17 +15,24 @@ use crate::protocol::name::{AgentName, Name, RunId, TaskId};
 use crate::protocol::record::{self, RecordError};
 use crate::protocol::task::OPERATOR;
 
+pub mod batch;
 pub mod beat;
+pub mod bound;
 pub mod claim;
 pub mod control;
+pub mod dead;
+pub mod ended;
 pub mod finish;
+pub mod history;
+pub mod hold;
 pub mod lookup;
 pub mod memory;
 pub mod remember;
+pub mod review;
 pub mod steps;
 pub mod submit;
 #[cfg(test)]
-mod tests;
+pub(in crate::app) mod tests;
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +92,44 @@ pub enum ClientError {
     /// What was handed in as a payload is none.
     #[error("the payload is refused: {0}")]
     Payload(String),
+    /// What is asked cannot be done, whoever asks: the words say why, and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// A task is to wait for one that nobody knows.
+    #[error("it needs task {0}, and there is no such task")]
+    UnknownNeed(TaskId),
+    /// A line of a batch is refused, and with it the batch.
+    #[error("line {line}: {error}")]
+    Line {
+        /// Which, from 1.
+        line: usize,
+        /// Why.
+        error: Box<ClientError>,
+    },
+    /// There is no such task where one was looked for.
+    #[error("there is no {what} {task}")]
+    NoSuchTask {
+        /// Its id.
+        task: TaskId,
+        /// What was looked for: `task`, `dead letter`, …
+        what: &'static str,
+    },
+    /// The task stands elsewhere than is needed for what is asked.
+    #[error("task {task} {why}")]
+    InTheWay {
+        /// Its id.
+        task: TaskId,
+        /// What is in the way.
+        why: String,
+    },
+    /// The claim within which something was to be done is the caller's no more.
+    #[error("task {task} is not this caller's any more: {why}")]
+    Over {
+        /// The task that was claimed.
+        task: TaskId,
+        /// What happened.
+        why: String,
+    },
     /// The crew is halted.
     #[error("the crew is halted: {0}")]
     Halted(String),
@@ -182,8 +227,42 @@ impl<S: Store> Client<S> {
         Ok(temp_name(&dir, self.pid, self.serial))
     }
 
+    /// Writes a copy for somebody to edit; gives its path.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn draft(&mut self, bytes: &[u8]) -> Result<PathBuf, ClientError> {
+        let path = self.temp()?;
+        match self.store.write_new(&path, bytes, false) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(ClientError::Io { path, error }),
+        }
+    }
+
+    /// Reads what became of such a copy.
+    ///
+    /// # Errors
+    /// [`ClientError::Read`], also if it is gone.
+    pub fn take_draft(&self, path: &Path, max: u64) -> Result<Vec<u8>, ClientError> {
+        match self.store.read(path, max) {
+            Ok(blob) => Ok(blob.bytes),
+            Err(error) => Err(ClientError::Read { path: path.into(), error }),
+        }
+    }
+
+    /// Removes such a copy.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn discard(&self, path: &Path) -> Result<(), ClientError> {
+        self.remove(path)
+    }
+
     /// Makes a directory that a supervisor would have made at its start, durably.
-    fn ensure_dir(&self, dir: &Path) -> Result<(), ClientError> {
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn ensure_dir(&self, dir: &Path) -> Result<(), ClientError> {
         let failed = |error| ClientError::Io { path: dir.into(), error };
         if self.store.stat(dir).map_err(failed)?.is_some() || dir == parent(dir) {
             return Ok(());
@@ -230,6 +309,10 @@ impl<S: Store> Client<S> {
     fn exists(&self, path: &Path) -> Result<bool, ClientError> {
         let found = self.store.stat(path).map_err(|error| ClientError::Io { path: path.into(), error })?;
         Ok(found.is_some())
+    }
+
+    fn sync_dir(&self, path: PathBuf) -> Result<(), ClientError> {
+        self.store.sync_dir(&path).map_err(|error| ClientError::Io { path, error })
     }
 
     fn remove(&self, path: &Path) -> Result<(), ClientError> {

@@ -1,5 +1,11 @@
 //! The calls over the real file system, with the supervisor's part played by hand.
 
+mod batch;
+mod bound;
+mod dead;
+mod history;
+mod wishes;
+
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -8,28 +14,28 @@ use super::claim::{Claim, Try};
 use super::control::{Switched, nearest};
 use super::finish::{Held, Output};
 use super::lookup::Standing;
-use super::submit::{Payload, Sameness, Submitted};
+use super::submit::{Order, Payload, Sameness, Submitted};
 use super::*;
 use crate::app::world::{Disk, randomness};
 use crate::protocol::heartbeat::Beat;
 use crate::protocol::layout::Shelf;
-use crate::protocol::name::{Kind, Name};
+use crate::protocol::name::Name;
 use crate::protocol::process::Identity;
 use crate::protocol::record::{RECORD_LEN_MAX, decode, encode};
 use crate::protocol::request::{Answer, Ask};
-use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, Verdict};
+use crate::protocol::task::{Lock, Outcome, Phase, TaskRecord, Verdict, Wishes};
 use crate::protocol::time::Wall;
 
-const NOW: Wall = Wall(1_795_143_600_000);
+pub(in crate::app) const NOW: Wall = Wall(1_795_143_600_000);
 
-struct Crew {
+pub(in crate::app) struct Crew {
     dir: TempDir,
-    store: Disk,
-    layout: Layout,
+    pub(in crate::app) store: Disk,
+    pub(in crate::app) layout: Layout,
 }
 
 impl Crew {
-    fn new() -> Self {
+    pub(in crate::app) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
         let store = Disk::for_crew(dir.path()).unwrap();
@@ -41,11 +47,11 @@ impl Crew {
         Client::new(self.store.clone(), self.layout.clone(), caller, std::process::id(), randomness())
     }
 
-    fn operator(&self) -> Client<Disk> {
+    pub(in crate::app) fn operator(&self) -> Client<Disk> {
         self.client(Caller::Operator)
     }
 
-    fn run(&self, agent: &str, run: &str) -> Client<Disk> {
+    pub(in crate::app) fn run(&self, agent: &str, run: &str) -> Client<Disk> {
         self.client(Caller::Run { agent: name(agent), run: name(run) })
     }
 
@@ -61,8 +67,8 @@ impl Crew {
         self.store.append(&mut file, format!("{id}\n").as_bytes()).unwrap();
     }
 
-    fn ready_task(&self, key: &str, token: u64) -> TaskId {
-        let id = accepted(self.operator().submit(&name("write"), payload("1"), &key_of(key), NOW));
+    pub(in crate::app) fn ready_task(&self, key: &str, token: u64) -> TaskId {
+        let id = accepted(self.operator().submit(order("write", "1", &key_of(key)), None, NOW));
         self.admit(&id, token);
         id
     }
@@ -72,27 +78,31 @@ impl Crew {
         writer.publish(path, bytes).unwrap();
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> T {
+    pub(in crate::app) fn read<T: DeserializeOwned>(&self, path: &Path) -> T {
         decode(&self.store.read(path, RECORD_LEN_MAX).unwrap().bytes).unwrap()
     }
 
-    fn has(&self, path: &Path) -> bool {
+    pub(in crate::app) fn has(&self, path: &Path) -> bool {
         self.store.stat(path).unwrap().is_some()
     }
 
-    fn change_token(&self, id: &TaskId, token: u64) {
+    pub(in crate::app) fn change_token(&self, id: &TaskId, token: u64) {
         let mut record: TaskRecord = self.read(&self.layout.task(id));
         record.token = token;
         self.write(&self.layout.task(id), &encode(&record));
     }
 }
 
-fn name(text: &str) -> Name {
+pub(in crate::app) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
 fn payload(json: &str) -> Payload {
     Payload::parse(json.as_bytes()).unwrap()
+}
+
+fn order(kind: &str, json: &str, same: &Sameness) -> Order {
+    Order { kind: name(kind), payload: payload(json), same: same.clone(), wishes: Wishes::default() }
 }
 
 fn key_of(key: &str) -> Sameness {
@@ -113,7 +123,7 @@ fn standing_of_duplicate(submitted: Result<Submitted, ClientError>) -> Standing 
     }
 }
 
-fn owner() -> Identity {
+pub(in crate::app) fn owner() -> Identity {
     Identity { pid: 7, start: 8, boot: "boot".into(), ns: 9 }
 }
 
@@ -125,12 +135,8 @@ fn claim(client: &mut Client<Disk>) -> Option<Claim> {
 fn a_submission_is_one_whole_line_and_leaves_no_temp_file() {
     let crew = Crew::new();
     let mut operator = crew.operator();
-    let id = accepted(operator.submit(
-        &name("write"),
-        payload(" {\"a\":\n [1.0, \"\\n\"]}\n"),
-        &Sameness::Payload,
-        NOW,
-    ));
+    let text = " {\"a\":\n [1.0, \"\\n\"]}\n";
+    let id = accepted(operator.submit(order("write", text, &Sameness::Payload), None, NOW));
     let bytes = crew.store.read(&crew.layout.new_task(&id), 1000).unwrap().bytes;
     let text = String::from_utf8(bytes).unwrap();
     assert_eq!(text.lines().count(), 1);
@@ -145,9 +151,9 @@ fn a_submission_is_one_whole_line_and_leaves_no_temp_file() {
 fn the_same_task_again_is_a_duplicate_wherever_it_stands() {
     let crew = Crew::new();
     let mut client = crew.run("intake", "R1");
-    let kind: Kind = name("write");
-    let id = accepted(client.submit(&kind, payload("1"), &key_of("k"), NOW));
-    let mut again = |same: &Sameness| standing_of_duplicate(client.submit(&kind, payload("2"), same, NOW));
+    let id = accepted(client.submit(order("write", "1", &key_of("k")), None, NOW));
+    let mut again =
+        |same: &Sameness| standing_of_duplicate(client.submit(order("write", "2", same), None, NOW));
     assert_eq!(again(&key_of("k")), Standing::New);
     crew.admit(&id, 5);
     assert_eq!(again(&key_of("k")), Standing::Ready);
@@ -160,8 +166,8 @@ fn the_same_task_again_is_a_duplicate_wherever_it_stands() {
         crew.write(&crew.layout.task(&id), &encode(&record));
         crew.store.unlink(&crew.layout.ended(shelf, &id)).unwrap();
     }
-    let one = accepted(client.submit(&kind, payload("2"), &Sameness::New, NOW));
-    let two = accepted(client.submit(&kind, payload("2"), &Sameness::New, NOW));
+    let one = accepted(client.submit(order("write", "2", &Sameness::New), None, NOW));
+    let two = accepted(client.submit(order("write", "2", &Sameness::New), None, NOW));
     assert_ne!(one, two);
     assert_eq!(crew.read::<TaskRecord>(&crew.layout.new_task(&one)).by, "intake");
 }
@@ -182,8 +188,7 @@ fn a_payload_that_is_none_is_refused_with_its_place() {
     assert!(refused(large.as_bytes()).contains("1048576 are allowed"));
     let just_too_large = format!("\"{}\"", "x".repeat(1024 * 1024 - 10));
     let crew = Crew::new();
-    let error =
-        crew.operator().submit(&name("k"), payload(&just_too_large), &Sameness::New, NOW).unwrap_err();
+    let error = crew.operator().submit(order("k", &just_too_large, &Sameness::New), None, NOW).unwrap_err();
     assert!(matches!(error, ClientError::Payload(_)), "{error}");
     assert!(crew.store.list(&crew.layout.new_tasks(), 10).unwrap().is_empty());
 }
@@ -396,7 +401,7 @@ fn tasks_are_listed_by_state_and_what_is_odd_is_named() {
     let operator = crew.operator();
     let ready = crew.ready_task("a", 1);
     let held = crew.ready_task("b", 2);
-    let new = accepted(crew.operator().submit(&name("write"), payload("1"), &key_of("c"), NOW));
+    let new = accepted(crew.operator().submit(order("write", "1", &key_of("c")), None, NOW));
     crew.run("writer", "R1").claim(&[], &owner(), NOW).unwrap().unwrap();
     crew.write(&crew.layout.task(&name("odd")), b"{\"v\":1");
     crew.write(&crew.layout.task(&name("later")), b"{\"v\":99}\n");

@@ -17,7 +17,7 @@ use crate::machine::event::{Accepted, Found, Next};
 use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
-use crate::protocol::record::{SMALL_LEN_MAX, VERSION};
+use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Now;
 
@@ -320,7 +320,7 @@ fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
                 _ => Verdict::Failed,
             };
             let (nonce, error) = (nonce.clone(), error.clone());
-            let outcome = Outcome { v: VERSION, task: task.clone(), token: *token, nonce, status, error };
+            let outcome = Outcome::new(task.clone(), *token, nonce, status, error);
             let next = Next::parse(next, agent);
             accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, next });
         }

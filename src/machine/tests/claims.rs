@@ -341,3 +341,66 @@ fn a_record_moved_back_while_its_task_is_ending_is_left_for_the_next_look() {
         s.news.iter().any(|effect| matches!(effect, Effect::Admit { fact: Some(Fact::Replayed { .. }), .. }))
     );
 }
+
+/// A claimed task whose owner says this of it; gives what the record is to say.
+fn concluded(status: Verdict, permanent: bool, retry_after_ms: Option<u64>) -> (Story, RecordChange) {
+    let (mut s, _, lock) = claimed();
+    let mut seen = Story::handed_in(&lock, status);
+    (seen.outcome.permanent, seen.outcome.retry_after_ms) = (permanent, retry_after_ms);
+    let change = s.tell(Event::OutcomeSeen(seen)).change();
+    (s, change)
+}
+
+#[test]
+fn what_fails_for_good_is_dead_at_once_whatever_wait_was_asked_for() {
+    for wait in [None, Some(90_000)] {
+        let (_, change) = concluded(Verdict::Failed, true, wait);
+        assert_eq!((change.phase, change.failures, change.not_before), (Phase::Dead, 1, None));
+    }
+    let (_, change) = concluded(Verdict::Failed, false, None);
+    assert_eq!(change.phase, Phase::Waiting);
+}
+
+#[test]
+fn an_owner_says_how_long_its_task_waits_but_no_shorter_than_without_and_no_longer_than_a_week() {
+    const WEEK_MS: u64 = 7 * 86_400_000;
+    for (status, asked, at_least, at_most) in [
+        (Verdict::Failed, 90_000, 90_000, 90_000),
+        (Verdict::Retry, 90_000, 90_000, 90_000),
+        (Verdict::Retry, 1, 60_000, 60_000),
+        (Verdict::Failed, 0, 0, 1_000),
+        (Verdict::Failed, u64::MAX, WEEK_MS, WEEK_MS),
+    ] {
+        let (mut s, change) = concluded(status, false, Some(asked));
+        let waits = change.not_before.unwrap().0 - s.now().wall.0;
+        let waits = u64::try_from(waits).unwrap();
+        assert!((at_least..=at_most).contains(&waits), "{status:?} {asked}: {waits}");
+        assert_eq!(change.failures, u32::from(status == Verdict::Failed));
+        s.stored();
+        s.wait(waits.saturating_sub(1));
+        assert!(s.ready("k").is_empty());
+        assert_eq!(s.wait(1).change().phase, Phase::Ready);
+    }
+}
+
+#[test]
+fn a_failed_try_is_kept_with_its_reason_whoever_made_it() {
+    let (_, change) = concluded(Verdict::Failed, false, None);
+    assert!(change.attempt.unwrap().run.is_some());
+    let (mut s, _) = with_puller();
+    let lock = s.lock("t", "operator", None, Some(identity(2)));
+    s.locked(lock.clone());
+    let mut seen = Story::handed_in(&lock, Verdict::Failed);
+    seen.outcome.error = Some("no such page".into());
+    let attempt = s.tell(Event::OutcomeSeen(seen)).change().attempt.unwrap();
+    assert_eq!(
+        (attempt.agent.as_str(), attempt.run, attempt.error.as_str()),
+        ("operator", None, "no such page")
+    );
+}
+
+#[test]
+fn a_task_that_was_released_is_ready_at_once_whatever_wait_was_asked_for() {
+    let (_, change) = concluded(Verdict::Released, true, Some(90_000));
+    assert_eq!((change.phase, change.not_before), (Phase::Ready, None));
+}

@@ -187,14 +187,7 @@ impl Story {
 
     /// An outcome by the claim of this lock.
     fn handed_in(lock: &Lock, status: Verdict) -> HandedIn {
-        let outcome = Outcome {
-            v: 1,
-            task: lock.task.clone(),
-            token: lock.token,
-            nonce: lock.nonce.clone(),
-            status,
-            error: None,
-        };
+        let outcome = Outcome::new(lock.task.clone(), lock.token, lock.nonce.clone(), status, None);
         HandedIn { agent: lock.agent.clone(), outcome, decided: false }
     }
 

@@ -133,7 +133,7 @@ impl World {
             _ => (name("a"), "guess".to_owned()),
         };
         let status = [Verdict::Done, Verdict::Failed, Verdict::Retry, Verdict::Released][usize::from(status)];
-        let outcome = Outcome { v: 1, task: task.clone(), token: known.token, nonce, status, error: None };
+        let outcome = Outcome::new(task.clone(), known.token, nonce, status, None);
         HandedIn { agent, outcome, decided: false }
     }
 

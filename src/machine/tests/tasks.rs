@@ -336,8 +336,7 @@ fn an_outcome_that_only_the_ledger_shows_is_finished_without_telling_it_again() 
         (Verdict::Failed, "dead", Phase::Dead),
         (Verdict::Failed, "again at 2026-11-20T03:00:00.000Z", Phase::Waiting),
     ] {
-        let outcome =
-            Outcome { v: 1, task: name("t"), token: 40, nonce: "c".into(), status, error: Some("e".into()) };
+        let outcome = Outcome::new(name("t"), 40, "c".into(), status, Some("e".into()));
         let accepted = Some(Accepted { agent: name("p"), outcome, next: Next::parse(next, &name("p")) });
         let mut s = Story::new();
         s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
@@ -364,14 +363,7 @@ fn a_ready_list_is_for_kinds_that_nobody_handles() {
 #[test]
 fn what_was_handed_in_for_a_found_task_is_judged_before_anyone_gets_it() {
     let mut s = with_handler();
-    let outcome = Outcome {
-        v: 1,
-        task: name("t"),
-        token: 40,
-        nonce: "of-an-owner".into(),
-        status: Verdict::Done,
-        error: None,
-    };
+    let outcome = Outcome::new(name("t"), 40, "of-an-owner".into(), Verdict::Done, None);
     let handed_in = vec![HandedIn { agent: name("old"), outcome, decided: false }];
     s.tell(Event::TaskFound(Box::new(Found { handed_in, ..found(Phase::Ready) })));
     assert_eq!(s.change().phase, Phase::Done);

@@ -303,6 +303,13 @@ impl Store for Handle {
         self.change(Primitive::Rename, bytes(to), |state| state.rename(bytes(from), bytes(to)))
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(Primitive::Rename, bytes(to), |state| match state.lookup(bytes(to), false) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(_) => state.rename(bytes(from), bytes(to)),
+        })
+    }
+
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(Primitive::Link, bytes(to), |state| state.link(bytes(from), bytes(to)))
     }

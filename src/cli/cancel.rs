@@ -1,0 +1,53 @@
+//! `nightcrew cancel ID…|--group G`
+
+use crate::protocol::name::{Name, TaskId};
+use crate::protocol::record::cut;
+use crate::protocol::request::Ask;
+
+use super::asking;
+use super::context::Context;
+use super::error::CliError;
+use super::exit::Exit;
+use super::screen;
+use crate::app::client::control::WHY_LEN_MAX;
+
+/// What `cancel` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Why, for whoever looks at the dead letters
+    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
+    why: String,
+}
+
+/// Some open tasks.
+#[derive(Debug, clap::Args)]
+#[group(required = true)]
+struct Which {
+    /// The tasks
+    #[arg(value_name = "ID")]
+    tasks: Vec<TaskId>,
+    /// Every open task of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<Name>,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+The tasks become dead letters; whoever works on one is stopped, and what was submitted within it is
+dropped. It is asked of the running supervisor: without one, exit 69. If one of the tasks is not open,
+the others are cancelled, and it exits 1.
+
+Examples:
+  nightcrew cancel 3f2a9c0d11e45b67
+  nightcrew cancel --group nightly --why 'the feed is broken'";
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let mut client = context.client()?;
+    asking::supervised(&client, "nothing can be cancelled")?;
+    let Which { tasks, group } = &args.which;
+    let why = cut(&args.why, WHY_LEN_MAX).to_owned();
+    let answer = asking::ask(&mut client, Ask::Cancel { tasks: tasks.clone(), group: group.clone(), why })?;
+    screen::say(answer)?;
+    Ok(Exit::Ok)
+}
