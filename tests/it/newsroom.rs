@@ -127,6 +127,21 @@ fn while_the_model_is_down_there_are_plain_pages_rather_than_none() {
 
 #[test]
 fn a_text_that_alone_fails_is_a_dead_letter_and_replayed_by_moving_it() {
+    dead_and_replayed(|crew, edit, publish| {
+        for id in [edit, publish] {
+            fs::rename(crew.layout.ended(Shelf::Dead, id), crew.layout.new_task(id)).expect("moved");
+        }
+    });
+}
+
+#[test]
+fn a_text_that_alone_fails_is_a_dead_letter_and_replayed_by_a_command() {
+    dead_and_replayed(|crew, edit, publish| {
+        crew.ok(&["dead", "replay", edit.as_str(), publish.as_str()]);
+    });
+}
+
+fn dead_and_replayed(replay: impl Fn(&Crew, &TaskId, &TaskId)) {
     let mut crew = newsroom(&DOCUMENTS[..1]);
     fs::write(crew.path("down"), "").expect("written");
     run(&mut crew, "./model");
@@ -143,9 +158,7 @@ fn a_text_that_alone_fails_is_a_dead_letter_and_replayed_by_moving_it() {
         Some(&*format!("task {}, which it needs, is a dead letter", edit[0].0))
     );
     fs::remove_file(crew.path("down")).expect("removed");
-    for id in [&edit[0].0, &publish[0].0] {
-        fs::rename(crew.layout.ended(Shelf::Dead, id), crew.layout.new_task(id)).expect("moved");
-    }
+    replay(&crew, &edit[0].0, &publish[0].0);
     run(&mut crew, "./model");
     assert!(page(&crew, "readme").contains("What somebody paid for."), "{}", crew.told());
     assert_eq!(text_of(&crew.path("calls")).lines().count(), 1);
