@@ -23,20 +23,20 @@ struct Shared {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     inner: FsStore,
     shared: Arc<Mutex<Shared>>,
 }
 
 /// A file that knows its name.
-pub(super) struct Named(File, String);
+pub(crate) struct Named(File, String);
 
 impl Faulty {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self { inner: FsStore::for_crew(dir).unwrap(), shared: Arc::default() }
     }
 
-    pub(super) fn fail_next(&self, primitive: &'static str, ending: &str, errno: rustix::io::Errno) {
+    pub(crate) fn fail_next(&self, primitive: &'static str, ending: &str, errno: rustix::io::Errno) {
         self.shared.lock().unwrap().faults.push(Fault { primitive, ending: ending.to_owned(), errno });
     }
 
@@ -46,9 +46,13 @@ impl Faulty {
     }
 
     fn called(&self, primitive: &'static str, path: &str) -> io::Result<()> {
-        let mut shared = self.shared.lock().unwrap();
         let name = path.rsplit('/').next().unwrap_or_default();
-        shared.calls.push(format!("{primitive} {name}"));
+        self.shared.lock().unwrap().calls.push(format!("{primitive} {name}"));
+        self.fail(primitive, path)
+    }
+
+    fn fail(&self, primitive: &'static str, path: &str) -> io::Result<()> {
+        let mut shared = self.shared.lock().unwrap();
         let hit = shared.faults.iter().position(|f| f.primitive == primitive && path.ends_with(&f.ending));
         hit.map_or(Ok(()), |index| Err(shared.faults.remove(index).errno.into()))
     }
@@ -77,6 +81,10 @@ impl Store for Faulty {
         }
         self.inner.append(&mut file.0, bytes)
     }
+    fn rewrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.called_on("rewrite", path)?;
+        self.inner.rewrite(path, offset, bytes)
+    }
     fn sync(&self, file: &Named) -> io::Result<()> {
         self.called("sync", &file.1)?;
         self.inner.sync(&file.0)
@@ -90,6 +98,7 @@ impl Store for Faulty {
         self.inner.sync_dir(dir)
     }
     fn read(&self, path: &Path, max: u64) -> Result<Blob, ReadError> {
+        self.fail("read", &path.to_string_lossy())?;
         self.inner.read(path, max)
     }
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {

@@ -5,14 +5,18 @@
 //! | died | left | mended by |
 //! |---|---|---|
 //! | in the write of a commit | a torn tail | `open`: copied aside, cut |
-//! | between write and fdatasync | a whole commit, perhaps not on disk | `open`: fdatasync, then believed |
+//! | between write and fdatasync | a whole commit, perhaps not on disk | `open`: rewritten, fdatasync, then believed |
 //! | while a segment was made | `.segment.tmp` | the next rotation removes it |
 //! | once it was named | a name that is not durable | `open`: fsync of the directory, then believed |
 //! | after an fdatasync that failed | `SEGMENT.suspect` | `open`: the acknowledged prefix is written anew |
+//! | after one of `open` itself | the same, of all that is there | the next `open`: likewise, and judged as always |
 //!
 //! After a failed `fdatasync` the kernel may show pages that never reached the disk and call them clean,
 //! also to the next process. So the length acknowledged by then is left in `SEGMENT.suspect`, which
-//! needs to outlive the process but no power cut: that one takes the wrong pages with it.
+//! needs to outlive the process but no power cut: that one takes the wrong pages with it. A process that is
+//! killed as its `fdatasync` fails leaves no such file, and pages that the next `fdatasync` passes over: hence
+//! the last commit is written over itself at every start. It is the only one that can be in doubt, since none
+//! is written behind one whose `fdatasync` did not succeed; and if it is not, equal bytes replace each other.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -145,6 +149,8 @@ struct Examined {
     header: Option<Header>,
     valid_len: u64,
     len: u64,
+    /// The last whole commit: where it begins, and its bytes.
+    last: Option<(u64, Vec<u8>)>,
     committed: Option<u64>,
     highest: Option<u64>,
     damage: Vec<(u64, u64)>,
@@ -178,15 +184,19 @@ impl<S: Store> SegmentedLog<S> {
         };
         let path = Layout::segment(dir, last);
         rewrite_suspect(&store, dir, &path)?;
-        let (file, _) = store.open_append(&path).map_err(at(&path))?;
-        // What the page cache shows may never have reached the disk: now it has, or we stop here.
-        store.sync(&file).map_err(at(&path))?;
+        let (file, len) = store.open_append(&path).map_err(at(&path))?;
         let found = examine(&store, &path)?;
         if let Some(Header { v, .. }) = found.header
             && v > framing::VERSION
         {
             return Err(LogError::Newer { path, v });
         }
+        // What the page cache shows may never have reached the disk, and may pass for clean: now it has, or we stop
+        // here.
+        if let Some((from, bytes)) = &found.last {
+            store.rewrite(&path, *from, bytes).map_err(at(&path))?;
+        }
+        sync_or_suspect(&store, &file, &path, len).map_err(at(&path))?;
         let mut log =
             Self { store, dir: dir.to_owned(), segment_len_max, segments, next: 0, state: broken() };
         let recovery = log.mend(file, last, &found)?;
@@ -370,14 +380,19 @@ fn write_commit<S: Store>(store: &S, segment: &mut Segment<S::File>, lines: &[u8
     if mutant!(FailedSyncBelieved) {
         return store.sync(&segment.file).or(Ok(()));
     }
-    store.sync(&segment.file).map_err(|error| {
+    sync_or_suspect(store, &segment.file, &path, segment.len)
+        .map_err(|error| Fault::Broken(format!("{}: fdatasync: {error}", path.display())))
+}
+
+/// Makes a segment durable; if that fails, leaves a mark that only so much of what it shows may be believed.
+fn sync_or_suspect<S: Store>(store: &S, file: &S::File, path: &Path, believed: u64) -> io::Result<()> {
+    store.sync(file).inspect_err(|_| {
         // As far as it goes: the disk has just failed. Whole or not at all: half a length would cut away what was
         // acknowledged.
-        let temp = Layout::segment_temp(parent(&path));
+        let temp = Layout::segment_temp(parent(path));
         let _ = store.unlink(&temp);
-        let length = format!("{}\n", segment.len);
-        let _ = store.publish_volatile(&temp, &Layout::segment_suspect(&path), length.as_bytes());
-        Fault::Broken(format!("{}: fdatasync: {error}", path.display()))
+        let length = format!("{believed}\n");
+        let _ = store.publish_volatile(&temp, &Layout::segment_suspect(path), length.as_bytes());
     })
 }
 
@@ -407,7 +422,7 @@ fn identified<S: Store>(
     Ok(Segment { file, path, first, len, ino: signature.ino, dev: signature.dev })
 }
 
-/// Replaces a segment whose fdatasync failed by a new file with the part that was acknowledged.
+/// Replaces a segment whose fdatasync failed by a new file with the part that may be believed.
 fn rewrite_suspect<S: Store>(store: &S, dir: &Path, path: &Path) -> Result<(), LogError> {
     let suspect = Layout::segment_suspect(path);
     if store.stat(&suspect).map_err(at(&suspect))?.is_none() {
@@ -428,7 +443,7 @@ fn rewrite_suspect<S: Store>(store: &S, dir: &Path, path: &Path) -> Result<(), L
 
 /// Reads a segment in pieces, from commit to commit.
 fn examine<S: Store>(store: &S, path: &Path) -> Result<Examined, LogError> {
-    let (mut header, mut committed, mut highest) = (None, None, None);
+    let (mut header, mut committed, mut highest, mut last) = (None, None, None, None);
     let (mut offset, mut chunk_len, mut damage) = (0u64, CHUNK_LEN, Vec::new());
     loop {
         let bytes = store.read_at(path, offset, chunk_len).map_err(at(path))?;
@@ -440,13 +455,14 @@ fn examine<S: Store>(store: &S, path: &Path) -> Result<Examined, LogError> {
         header = header.or(found.header);
         committed = found.committed.or(committed);
         highest = highest.max(found.highest);
+        last = found.last.map(|from| (offset + from as u64, bytes[from..found.valid_len].to_vec())).or(last);
         let place = |d: &Damage| (offset + d.from as u64, offset + d.to as u64);
         damage.extend(found.damage.iter().map(place));
         let end = offset + bytes.len() as u64;
         offset += found.valid_len as u64;
         if bytes.len() < chunk_len {
             let (valid_len, tail) = (offset, found.tail);
-            return Ok(Examined { header, valid_len, len: end, committed, highest, damage, tail });
+            return Ok(Examined { header, valid_len, len: end, last, committed, highest, damage, tail });
         }
         chunk_len = if found.valid_len == 0 { chunk_len.saturating_mul(2) } else { CHUNK_LEN };
     }

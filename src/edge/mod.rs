@@ -11,7 +11,7 @@ pub mod clock;
 pub mod editor;
 pub mod environment;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 pub mod files;
 pub mod flock;
 pub mod foreground;

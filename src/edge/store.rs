@@ -115,6 +115,12 @@ pub trait Store: Clone + Send + 'static {
     /// # Errors
     /// Those of `write(2)`.
     fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
+    /// Writes `bytes`, which a file of our own shows from `offset` on, over themselves, so that the next sync writes
+    /// them to the device whether it did so before or not. Whatever comes in between leaves what it shows as it is.
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `pwrite(2)`.
+    fn rewrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the file's content durable (`fdatasync`).
     ///
     /// # Errors

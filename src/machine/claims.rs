@@ -6,7 +6,7 @@
 //! token and the lock's nonce.
 
 use crate::protocol::ledger::Fact;
-use crate::protocol::name::{Name, RunId, TaskId};
+use crate::protocol::name::{AgentName, Name, RunId, TaskId};
 use crate::protocol::task::Lock;
 use crate::protocol::time::{Mono, Now};
 
@@ -107,7 +107,6 @@ impl State {
 
     /// Removes a lock that gives no right to the task. The task's token stands: nobody can hold it.
     fn clear_lock(&mut self, id: &TaskId, agent: &Name, token: u64, why: String, out: &mut Out) {
-        let ticket = self.fresh_ticket(id);
         let Some(task) = self.tasks.get_mut(id) else { return };
         let next_token = task.token;
         let then = match task.stage {
@@ -128,6 +127,7 @@ impl State {
         };
         self.aging.remove(id);
         self.take_from_ready(id, out);
+        let ticket = self.fresh_ticket(id);
         if let Some(task) = self.tasks.get_mut(id) {
             task.stage = Stage::pending(ticket, Writing::Readiness, then);
         }
@@ -244,6 +244,7 @@ impl State {
         if let Course::Draining { .. } = self.course {
             self.tasks.remove(id);
             self.aging.remove(id);
+            self.leave_unanswered(id);
         }
     }
 
@@ -313,8 +314,29 @@ impl State {
                 return;
             }
         };
+        if self.is_unknown(&claim.agent) {
+            return self.keep_for_later(&outcome.task, claim, out);
+        }
         let conclusion = conclusion_of(&outcome);
         self.conclude(now, &outcome.task, claim, &conclusion, Told::Now, out);
+    }
+
+    /// True while it cannot be told what an agent declares: its file was not looked at yet, or is refused.
+    fn is_unknown(&self, agent: &AgentName) -> bool {
+        match self.agents.get(agent).map(|agent| (&agent.accepted, &agent.refusal)) {
+            Some((Some(_), _)) => false,
+            Some((None, Some(_))) => true,
+            Some((None, None)) | None => !self.agents_looked,
+        }
+    }
+
+    /// An outcome stays where it is until it is known what follows from it: a gate, retries. Its owner holds the
+    /// task until then, dead or alive.
+    fn keep_for_later(&mut self, id: &TaskId, claim: Claim, out: &mut Out) {
+        self.take_from_ready(id, out);
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.stage = Stage::Held(Box::new(Claim { fate: None, ..claim }));
+        }
     }
 
     /// The claim that holds a task.

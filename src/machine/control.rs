@@ -1,14 +1,13 @@
 //! The switches: halt, stop, restart, drain, and ending when idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::Heartbeat;
-use crate::protocol::name::{AgentName, RunId, TaskId};
+use crate::protocol::name::{AgentName, Name, RunId, TaskId};
 use crate::protocol::request::{Ask, Request};
 use crate::protocol::time::{Mono, Now};
 
-use super::conclusion::Told;
 use super::state::{
     Cause, Conclusion, Course, Owner, Rest, Run, RunState, Stage, State, Storage, Task, Then,
 };
@@ -17,6 +16,17 @@ use super::{Effect, Out};
 /// How long a service that declares no heartbeat must have run, and how long nothing must have been
 /// submitted, for a crew to count as idle.
 const IDLE_MS: u64 = 2_000;
+/// So many requests are being carried out at a time; any more stay where they are until one of these is.
+const ASKED_MAX: usize = 1024;
+
+/// A request that is being carried out. It is answered once these tasks are open no more, which is durable then: until
+/// that it stays where it is, so that the next supervisor finds it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    tasks: BTreeSet<TaskId>,
+    ok: bool,
+    text: String,
+}
 
 impl State {
     pub(super) fn halt_seen(&mut self, now: Now, why: Option<String>, out: &mut Out) {
@@ -92,6 +102,8 @@ impl State {
     pub(super) fn asked(&mut self, now: Now, request: Request, out: &mut Out) {
         match &request.ask {
             Ask::Restart { .. } => self.restart_asked(now, request, out),
+            // What cannot be made durable now is found again when it can, if need be by the next supervisor.
+            Ask::Cancel { .. } if !self.can_begin(&request) || !self.takes_work() => {}
             Ask::Cancel { .. } => self.cancel_asked(now, request, out),
             Ask::Approve { .. } | Ask::Reject { .. } => self.reviewed(now, request, None, out),
         }
@@ -109,31 +121,79 @@ impl State {
         for id in &ids {
             self.cancel(now, id, why.clone(), out);
         }
-        let text =
-            if refused.is_empty() { format!("cancelling {} tasks", ids.len()) } else { refused.join("; ") };
+        let text = if refused.is_empty() {
+            format!("{} tasks are cancelled, but for those whose outcome came before", ids.len())
+        } else {
+            refused.join("; ")
+        };
         out.push(Effect::Note(Fact::Control { what: format!("cancel {} tasks", ids.len()), why }));
-        out.push(Effect::Answer(request.id, refused.is_empty(), text));
+        let tasks = ids.into_iter().collect();
+        self.asked.insert(request.id, Asked { tasks, ok: refused.is_empty(), text });
     }
 
-    /// Makes a dead letter of an open task; whoever works on it is stopped, or its outcome refused.
+    /// Whether a request is not being carried out already, and can be.
+    pub(super) fn can_begin(&self, request: &Request) -> bool {
+        !self.asked.contains_key(&request.id) && self.asked.len() < ASKED_MAX
+    }
+
+    /// A request about one task, which is being carried out.
+    pub(super) fn answer_later(&mut self, request: Name, task: &TaskId, text: String) {
+        let tasks = [task.clone()].into();
+        self.asked.insert(request, Asked { tasks, ok: true, text });
+    }
+
+    /// Those who asked something of a task learn that it is lost.
+    pub(super) fn disappoint(&mut self, id: &TaskId, why: &str) {
+        for asked in self.asked.values_mut().filter(|asked| asked.tasks.contains(id)) {
+            asked.ok = false;
+            asked.text = format!("task {id} is lost: {why}");
+        }
+    }
+
+    /// What is asked of a task that nothing can be decided about is left to the next supervisor.
+    pub(super) fn leave_unanswered(&mut self, id: &TaskId) {
+        self.asked.retain(|_, asked| !asked.tasks.contains(id));
+    }
+
+    /// Answers what has been carried out.
+    pub(super) fn answer_what_is_done(&mut self, out: &mut Out) {
+        let tasks = &self.tasks;
+        self.asked.retain(|request, asked| {
+            while let Some(task) = asked.tasks.first()
+                && !tasks.contains_key(task)
+            {
+                asked.tasks.pop_first();
+            }
+            if asked.tasks.is_empty() {
+                out.push(Effect::Answer(request.clone(), asked.ok, std::mem::take(&mut asked.text)));
+            }
+            !asked.tasks.is_empty()
+        });
+    }
+
+    /// Makes a dead letter of an open task. Whoever works on it is stopped, and what he handed in before counts.
     pub(super) fn cancel(&mut self, now: Now, id: &TaskId, why: String, out: &mut Out) {
-        let Some(task) = self.tasks.get(id) else { return };
-        match &task.stage {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match &mut task.stage {
             Stage::Reviewed => {}
             Stage::Pending(recording) if matches!(recording.then, Then::Gone(_)) => {}
             Stage::Pending(_) => drop(self.cancelling.insert(id.clone(), why)),
             Stage::Held(claim) => match &claim.owner {
                 Owner::Run(run) if self.runs.get(run).is_some_and(|run| run.task() == Some(id)) => {
                     let run = run.clone();
+                    // It may end for another reason already.
+                    self.cancelling.insert(id.clone(), why.clone());
                     self.stop(now, &run, Cause::Cancelled(why), out);
                 }
                 Owner::Run(_) | Owner::Outside(_) | Owner::Unprovable => {
-                    let claim = claim.as_ref().clone();
-                    self.conclude(now, id, claim, &Conclusion::Cancelled { why }, Told::Now, out);
+                    self.cancelling.insert(id.clone(), why.clone());
+                    claim.fate = Some(Conclusion::Cancelled { why });
+                    out.push(Effect::LookForOutcomes(id.clone(), claim.agent.clone()));
                 }
             },
             Stage::Gated { run: Some(run) } => {
                 let run = run.clone();
+                self.cancelling.insert(id.clone(), why.clone());
                 self.stop(now, &run, Cause::Cancelled(why), out);
             }
             Stage::Ready

@@ -176,6 +176,8 @@ pub enum Event {
     AgentRefused(AgentName, Refusal),
     /// An agent's file is gone.
     AgentGone(AgentName),
+    /// All files in `agents/` were looked at and told of: whoever is not known has none.
+    AgentsLooked,
     /// A service's version that ended well under an earlier supervisor (its digest).
     FinishedBefore(AgentName, String),
     /// The kill switch is set, with its reason, or not.

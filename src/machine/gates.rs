@@ -61,25 +61,11 @@ impl State {
         let Some(made) = task.made().cloned() else { return };
         task.stage = Stage::Gated { run: None };
         let gate = format!("gate {}", made.gate);
-        match judgement(&run.cause, ending, words) {
-            Judgement::Passed => self.pass(now, id, made, gate, out),
-            Judgement::Refused(words) => self.send_to_review(id, gate, words, out),
-            Judgement::None => match &run.cause {
-                Cause::Cancelled(why) => self.give_up(id, format!("cancelled: {why}"), out),
-                Cause::Own
-                | Cause::Replaced
-                | Cause::Restarted
-                | Cause::Unwanted(_)
-                | Cause::Drained
-                | Cause::Silent
-                | Cause::Memory(_)
-                | Cause::Timeout(_)
-                | Cause::Survivor
-                | Cause::NotStarted(_)
-                | Cause::Busy => {
-                    self.to_judge.push_back(id.clone());
-                }
-            },
+        match (judgement(&run.cause, ending, words), self.cancelling.remove(id)) {
+            (Judgement::Passed, _) => self.pass(now, id, made, gate, out),
+            (_, Some(why)) => self.give_up(id, format!("cancelled: {why}"), out),
+            (Judgement::Refused(words), None) => self.send_to_review(id, gate, words, out),
+            (Judgement::None, None) => self.to_judge.push_back(id.clone()),
         }
     }
 
@@ -112,6 +98,9 @@ impl State {
     pub(super) fn reviewed(&mut self, now: Now, request: Request, found: Option<Found>, out: &mut Out) {
         let (Ask::Approve { task: id } | Ask::Reject { task: id, .. }) = &request.ask else { return };
         let id = id.clone();
+        if !self.can_begin(&request) {
+            return;
+        }
         let Some((made, found)) = found.and_then(|found| Some((found.made.clone()?, found))) else {
             let text = format!("task {id} is not in review");
             return out.push(Effect::Answer(request.id, false, text));
@@ -132,7 +121,7 @@ impl State {
                 format!("task {id} is done")
             }
         };
-        out.push(Effect::Answer(request.id, true, text));
+        self.answer_later(request.id, &id, text);
     }
 }
 

@@ -48,6 +48,7 @@ impl State {
             Event::Offered(agent, version) => self.offered(now, &agent, version, out),
             Event::AgentRefused(agent, refusal) => self.agent_refused(now, &agent, refusal, out),
             Event::AgentGone(agent) => self.agent_gone(now, &agent, out),
+            Event::AgentsLooked => self.agents_looked = true,
             Event::FinishedBefore(agent, digest) => self.finished_before(now, &agent, digest),
             Event::HaltSeen(why) => self.halt_seen(now, why, out),
             Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),
@@ -91,6 +92,7 @@ impl State {
         self.tasks_due(now, out);
         self.start_due(now, out);
         self.dispatch(now, out);
+        self.answer_what_is_done(out);
         self.drain_if_idle(now, out);
         self.end_if_over(out);
     }

@@ -14,6 +14,7 @@ use crate::protocol::time::{Mono, Now, Wall};
 
 pub(super) use super::task::{Claim, Conclusion, End, More, Owner, Rank, Stage, Task, Then, Writing};
 
+use super::control::Asked;
 use super::event::Version;
 
 /// What the machine is told once, at its start.
@@ -304,6 +305,8 @@ pub struct State {
     pub(super) next_token: u64,
     pub(super) reserved_token: u64,
     pub(super) agents: BTreeMap<AgentName, Agent>,
+    /// Every agent that there is was told of.
+    pub(super) agents_looked: bool,
     pub(super) stopped: BTreeMap<AgentName, String>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
@@ -316,6 +319,8 @@ pub struct State {
     pub(super) expiring: BTreeSet<(Mono, TaskId)>,
     /// Tasks that are to be cancelled once their records are written, and why.
     pub(super) cancelling: BTreeMap<TaskId, String>,
+    /// Requests that are being carried out.
+    pub(super) asked: BTreeMap<Name, Asked>,
     /// Which tasks wait for this one to end.
     pub(super) needed_by: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// Tasks whose results wait for their gate, in the order in which they were made.
@@ -350,6 +355,7 @@ impl State {
             next_token: setup.token_floor + 1,
             reserved_token: setup.token_floor,
             agents: BTreeMap::new(),
+            agents_looked: false,
             stopped: BTreeMap::new(),
             runs: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -358,6 +364,7 @@ impl State {
             waiting: BTreeSet::new(),
             expiring: BTreeSet::new(),
             cancelling: BTreeMap::new(),
+            asked: BTreeMap::new(),
             needed_by: BTreeMap::new(),
             to_judge: VecDeque::new(),
             aging: BTreeSet::new(),

@@ -299,6 +299,7 @@ impl State {
             Stage::Gated { .. } => self.to_judge.retain(|other| other != id),
             Stage::Ready | Stage::Obscured { .. } | Stage::Blocked | Stage::Reviewed => {}
         }
+        self.disappoint(id, reason);
         out.push(Effect::Note(Fact::Rejected {
             what: "task".into(),
             name: id.to_string(),

@@ -189,6 +189,8 @@ pub struct Scan<'a> {
     pub entries: Vec<Committed<'a>>,
     /// The length up to the end of the last whole commit (or the header).
     pub valid_len: usize,
+    /// Where the last whole commit begins, if there is one.
+    pub last: Option<usize>,
     /// The `seq` of the last whole commit's (or the header's) line.
     pub committed: Option<u64>,
     /// The highest `seq` that any whole line bears, committed or not.
@@ -218,6 +220,7 @@ pub fn scan(bytes: &[u8], start: Start) -> Scan<'_> {
         header: None,
         entries: Vec::new(),
         valid_len: 0,
+        last: None,
         committed: None,
         highest: None,
         damage: Vec::new(),
@@ -305,6 +308,7 @@ fn confirm<'a>(found: &mut Scan<'a>, start: Start, run: &[Pending<'a>], commit: 
     found.entries.extend(run[index..].iter().map(|pending| pending.entry));
     found.committed = Some(commit.seq);
     found.valid_len = commit.to;
+    found.last = Some(begin);
     true
 }
 

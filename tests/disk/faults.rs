@@ -37,6 +37,31 @@ fn a_failed_sync_is_told_once_and_its_bytes_are_never_durable() {
 }
 
 #[test]
+fn what_a_failed_sync_dropped_is_durable_once_it_was_written_over_itself() {
+    for seed in 0..50 {
+        let (disk, process) = fresh(seed);
+        process.publish(at("/d/t"), at("/d/log"), b"kept ").expect("no faults");
+        let (mut file, _) = process.open_append(at("/d/log")).expect("opened");
+        process.append(&mut file, b"lost ").expect("written");
+        disk.set_faults(Faults { sync_error: ALWAYS, ..Faults::default() });
+        assert_eq!(errno(process.sync(&file)), Some(Errno::IO));
+        disk.set_faults(Faults::default());
+        let seen = process.read(at("/d/log"), 99).expect("it is there").bytes;
+        process.rewrite(at("/d/log"), 3, &seen[3..]).expect("written over itself");
+        let mut cut = Rng::with_seed(seed);
+        let early = disk.fork();
+        early.power_cut(&mut cut);
+        assert!(
+            text(&early, "/d/log").is_some_and(|left| left.starts_with("kept ")),
+            "it was durable before"
+        );
+        process.sync(&file).expect("no faults");
+        disk.power_cut(&mut cut);
+        assert_eq!(disk.text(at("/d/log")), Some(seen));
+    }
+}
+
+#[test]
 fn after_a_failed_sync_of_a_directory_nothing_changes_until_the_power_comes_back() {
     let mut kept = [false, false];
     for seed in 0..50 {
@@ -111,6 +136,7 @@ fn a_read_only_disk_and_one_that_cannot_be_opened_say_so() {
         errno(process.open_append(at("/d/x"))),
         errno(process.append(&mut file, b"x")),
         errno(process.set_len(&file, 0)),
+        errno(process.rewrite(at("/d/x"), 0, b"text")),
         errno(process.rename(at("/d/x"), at("/d/y"))),
         errno(process.link(at("/d/x"), at("/d/y"))),
         errno(process.unlink(at("/d/x"))),
@@ -118,7 +144,7 @@ fn a_read_only_disk_and_one_that_cannot_be_opened_say_so() {
         errno(process.touch(at("/d/x"))),
         errno(process.set_mode(at("/d/x"), 0o600)),
     ];
-    assert_eq!(refused, [Some(Errno::ROFS); 10]);
+    assert_eq!(refused, [Some(Errno::ROFS); 11]);
     assert_eq!(process.read(at("/d/x"), 10).expect("read").bytes, b"text");
     let failing = [
         (Faults { open_files: Some(1), ..Faults::default() }, Errno::MFILE),

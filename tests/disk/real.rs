@@ -27,6 +27,7 @@ enum Call {
     Create(PathBuf),
     OpenAppend(PathBuf),
     Append(usize, Vec<u8>),
+    Rewrite(PathBuf, u64, usize),
     Sync(usize),
     SetLen(usize, u64),
     Close(usize),
@@ -85,7 +86,7 @@ fn call(root: &Path, rng: &mut Rng) -> Call {
             _ => Call::PublishNew(one, two, content(rng)),
         };
     }
-    match rng.u8(..24) {
+    match rng.u8(..25) {
         0 => Call::Create(one),
         1 | 2 => Call::OpenAppend(one),
         3 | 4 => Call::Append(file, content(rng)),
@@ -102,7 +103,8 @@ fn call(root: &Path, rng: &mut Rng) -> Call {
         18 | 19 => Call::Unlink(one),
         20 => Call::CreateDir(one),
         21 => Call::Touch(one),
-        22 => Call::WriteNew(one, content(rng)),
+        22 => Call::Rewrite(one, [0, 5][rng.usize(..2)], rng.usize(..9)),
+        23 => Call::WriteNew(one, content(rng)),
         _ => Call::PublishVolatile(one, two, content(rng)),
     }
 }
@@ -164,6 +166,10 @@ impl<S: Store> Side<S> {
             })),
             Call::Append(file, bytes) => {
                 say(self.open[*file].as_mut().map_or(Ok(()), |file| store.append(file, bytes)))
+            }
+            Call::Rewrite(path, offset, len) => {
+                let bytes = store.read_at(path, *offset, *len).unwrap_or_default();
+                say(store.rewrite(path, *offset, &bytes))
             }
             Call::Sync(file) => say(self.open[*file].as_ref().map_or(Ok(()), |file| store.sync(file))),
             Call::SetLen(file, len) => {

@@ -1,5 +1,7 @@
 //! Simulated agents: they do what agents do, well or badly, through the commands' own code.
 
+mod ends;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +19,12 @@ use nightcrew::protocol::task::Verdict;
 use nightcrew::protocol::update::Operation;
 use nightcrew::protocol::variables::{ENV_HEARTBEAT, ENV_NONCE, ENV_OUTPUT, ENV_TASK, ENV_TOKEN};
 
+use crate::cast;
 use crate::disk::Handle;
 use crate::kernel::{INIT, Life, Manners};
 use crate::world::World;
+
+pub(crate) use ends::Gate;
 
 /// How an agent behaves in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,8 @@ const TEMPERS: [Temper; 6] =
 pub(crate) enum Program {
     /// Works on the task that it was started for.
     Handler { job: Job, temper: Temper, stage: u32 },
+    /// Judges the result of a task.
+    Gate(Gate),
     /// Claims tasks by itself, remembers things, beats.
     Worker { me: Me, temper: Temper, held: Option<Claim>, rounds: u32 },
     /// Claims a task from outside any run, and takes its time.
@@ -85,10 +92,12 @@ pub(crate) fn launch(world: &World, launch: &Launch) -> Identity {
     let temper = temper(world, &launch.agent);
     let task = variable(launch, ENV_TASK).and_then(|task| task.parse::<TaskId>().ok());
     let mark = Some((launch.agent.clone(), launch.run.clone()));
-    let manners = manners(world, temper);
+    let is_gate = cast::is_gate(&world.layout, Path::new(&launch.argv[0]));
+    let manners = if is_gate { Manners::Civil } else { manners(world, temper) };
     let handle = world.disk.process();
     let supervisor = world.kernel.borrow().supervisor.unwrap_or(INIT);
     let (program, granted) = match task {
+        _ if is_gate => (ends::gate(world, launch), None),
         None => (Program::Worker { me, temper, held: None, rounds: 0 }, None),
         Some(task) => {
             let token = variable(launch, ENV_TOKEN).and_then(|token| token.parse().ok()).unwrap_or(0);
@@ -109,7 +118,7 @@ pub(crate) fn launch(world: &World, launch: &Launch) -> Identity {
 
 /// The canary never does anything wrong, and once it is calm nobody does.
 fn temper(world: &World, agent: &AgentName) -> Temper {
-    if world.is_calm() || agent.as_str() == crate::world::CANARY || world.chance(world.options.honest) {
+    if world.is_calm() || agent.as_str() == cast::CANARY || world.chance(world.options.honest) {
         return Temper::Honest;
     }
     TEMPERS[world.below(TEMPERS.len())]
@@ -136,6 +145,7 @@ pub(crate) fn act(world: &World, pid: u32) {
     let mut hands = Hands { world, handle, identity: world.kernel.borrow().identity(pid, start) };
     let next = match &mut program {
         Program::Handler { job, temper, stage } => hands.handle_task(&job.clone(), *temper, stage),
+        Program::Gate(gate) => hands.judge(gate),
         Program::Worker { me, temper, held, rounds } => hands.work(&me.clone(), *temper, held, rounds),
         Program::Outsider { held } => hands.trespass(held),
         Program::Bystander => Next::Wait(3_600_000),
@@ -207,6 +217,7 @@ impl Hands<'_> {
                 if let Ok(mut file) = self.handle.create_new(&job.output) {
                     let _ = self.handle.append(&mut file, result.as_bytes());
                 }
+                self.submit_within(&job.me, &job.held);
                 if world.chance(0.7) {
                     let handed = self.finish(Some(&job.me), &job.held, self.verdict(temper));
                     return if handed { Next::Exit(Ending::Code(0)) } else { Next::Exit(Ending::Code(1)) };
@@ -315,7 +326,7 @@ impl Hands<'_> {
     }
 
     fn claim(&mut self, me: Option<&Me>) -> Option<Claim> {
-        let kinds: [Kind; 1] = [crate::world::CLAIMED.parse().expect("a name")];
+        let kinds: [Kind; 1] = [cast::CLAIMED.parse().expect("a name")];
         let claim = self.client(me).claim(&kinds, &self.identity, self.world.time.wall()).ok()??;
         let held: Held = claim.lock.clone().into();
         let run = me.map(|me| &me.run);

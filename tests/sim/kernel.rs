@@ -2,7 +2,7 @@
 //!
 //! It notes what must never happen: a signal to a process that is not of the run it was meant for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -62,6 +62,10 @@ pub(crate) struct Kernel {
     /// The pid of the supervisor, while one lives.
     pub(crate) supervisor: Option<u32>,
     pub(crate) violations: Vec<String>,
+    /// The supervisor was told to end.
+    pub(crate) draining: bool,
+    /// Whom a power cut ended, or a supervisor that was ending itself: by the times of their starts.
+    blameless: BTreeSet<u64>,
     pids: u32,
     next_pid: u32,
     /// The pid that became free last.
@@ -80,6 +84,8 @@ impl Kernel {
             boot: 1,
             supervisor: None,
             violations: Vec::new(),
+            draining: false,
+            blameless: BTreeSet::new(),
             pids,
             next_pid: 0,
             freed: None,
@@ -119,6 +125,7 @@ impl Kernel {
     pub(crate) fn take_supervisor(&mut self) -> Identity {
         let pid = self.free_pid();
         self.supervisor = Some(pid);
+        self.draining = false;
         self.starts += 1;
         Identity { pid, start: self.starts, boot: self.boot_id(), ns: NS }
     }
@@ -177,6 +184,9 @@ impl Kernel {
             Manners::Stuck(until) => signal == KILL && until <= self.time.ms(),
         };
         if dies && process.life == Life::Running {
+            if self.draining {
+                self.blameless.insert(process.start);
+            }
             self.end(pid, Ending::Signal(signal));
         }
     }
@@ -221,6 +231,11 @@ impl Kernel {
         dead
     }
 
+    /// True if neither a power cut nor the end of a supervisor ended the process that started then.
+    pub(crate) fn is_its_own_death(&self, start: u64) -> bool {
+        !self.blameless.contains(&start)
+    }
+
     pub(crate) fn has_zombies(&self) -> bool {
         self.procs.values().any(|process| process.life != Life::Running)
     }
@@ -229,6 +244,7 @@ impl Kernel {
     pub(crate) fn power_cut(&mut self) {
         for process in self.procs.values() {
             process.handle.kill();
+            self.blameless.insert(process.start);
         }
         self.procs.clear();
         self.supervisor = None;

@@ -23,6 +23,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one thing among many")]
 
 mod agents;
+mod cast;
 mod crew;
 #[expect(dead_code, unused_imports, reason = "its own tests use more of it")]
 mod disk;
@@ -32,6 +33,9 @@ mod options;
 mod oracle;
 mod people;
 mod processes;
+mod promises;
+mod requests;
+mod survival;
 mod time;
 mod verdict;
 mod world;

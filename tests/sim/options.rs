@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use crate::cast::Cast;
+
 /// One mix of misfortunes. Chances are per step, unless they say otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -51,6 +53,20 @@ pub(crate) struct Options {
     pub(crate) people: f64,
     /// After a crash, recovering twice is compared with recovering once; per crash.
     pub(crate) recoveries_compared: f64,
+    /// What the handlers declare of the ends of their tasks.
+    pub(crate) cast: Cast,
+    /// A gate refuses what it judges, crashes, or takes too long; per result.
+    pub(crate) gates_refuse: f64,
+    /// A handler submits tasks within its own; per task.
+    pub(crate) within: f64,
+    /// The power goes while the supervisor makes durable what was submitted so.
+    pub(crate) cuts_at_publishing: f64,
+    /// What is submitted needs other tasks; per submission.
+    pub(crate) needs: f64,
+    /// ... is to wait, or expires; per submission.
+    pub(crate) terms_of_time: f64,
+    /// People decide about single tasks: they cancel, approve, reject.
+    pub(crate) decisions: f64,
 }
 
 impl Options {
@@ -79,6 +95,13 @@ impl Options {
             hints_lost: some(0.3, 0.01, 0.5),
             people: some(1.0, 0.05, 0.3),
             recoveries_compared: some(0.1, 0.2, 1.0),
+            gates_refuse: some(0.7, 0.1, 0.6),
+            within: some(0.5, 0.1, 0.9),
+            cuts_at_publishing: some(0.3, 0.005, 0.03),
+            needs: some(0.4, 0.1, 0.6),
+            terms_of_time: some(0.3, 0.1, 0.5),
+            decisions: some(0.4, 0.02, 0.15),
+            cast: Cast::draw(rng),
             hints_max: if rng.bool() { 1_000 } else { rng.usize(1..8) },
             steps: rng.u32(40..220),
             pids: rng.u32(40..400),

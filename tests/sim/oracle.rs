@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use nightcrew::app::client::finish::Held;
+pub(crate) use nightcrew::app::client::finish::Held;
 use nightcrew::edge::writer::Job;
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::name::{Key, Kind, RunId, TaskId};
 use nightcrew::protocol::process::{Ending, Identity, Meaning};
 use nightcrew::protocol::task::Verdict;
 
+use crate::kernel::Kernel;
+use crate::promises::Promises;
 use crate::world::World;
 
 /// A task that somebody submitted.
@@ -64,6 +66,7 @@ pub(crate) struct Oracle {
     /// Entries whose commit was reported, and those that are being committed.
     pub(crate) ledger: Vec<Told>,
     committing: Vec<Told>,
+    pub(crate) promises: Promises,
     pub(crate) violations: Vec<String>,
     serial: u32,
 }
@@ -80,7 +83,13 @@ impl Oracle {
         format!("t{}", self.serial).parse().expect("a name")
     }
 
+    /// The number of the last id.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
+    }
+
     pub(crate) fn submitting(&mut self, id: &TaskId, kind: &Kind, payload: &str) {
+        self.promises.lives_again(id);
         let submission = self.submissions.entry(id.clone()).or_default();
         submission.tried.push((kind.clone(), payload.to_owned()));
     }
@@ -91,11 +100,14 @@ impl Oracle {
 
     /// Somebody moved a dead task back, durably: it must come to its end once more.
     pub(crate) fn replayed(&mut self, id: &TaskId) {
-        self.submitted(id);
+        if let Some(submission) = self.submissions.get_mut(id) {
+            submission.acknowledged = true;
+        }
     }
 
     /// Somebody owns a task from now on. Nobody else may, and its token is one that nobody had before.
     pub(crate) fn granted(&mut self, world: &World, held: &Held, run: Option<&RunId>, owner: &Identity) {
+        self.begun(world, &held.task);
         let grants = self.grants.entry(held.task.clone()).or_default();
         // A lock is not synced: a power cut may take it, with its owner, and the token is given out once more.
         if let Some(before) = grants.last()
@@ -144,6 +156,12 @@ impl Oracle {
         }
     }
 
+    /// How often owners of a task may have died of themselves.
+    pub(crate) fn deaths(&self, kernel: &Kernel, id: &TaskId) -> usize {
+        let grants = self.grants.get(id).into_iter().flatten();
+        grants.filter(|grant| kernel.is_its_own_death(grant.owner.start)).count()
+    }
+
     fn grant_mut(&mut self, held: &Held) -> Option<&mut Grant> {
         let mut grants = self.grants.get_mut(&held.task)?.iter_mut();
         grants.find(|grant| grant.token == held.token && grant.nonce == held.nonce)
@@ -156,7 +174,10 @@ impl Oracle {
         let Some(grant) = self.grant_mut(held) else { return };
         let fresh = grant.run.is_some() || world.time.ms() - grant.since < SURE_MS;
         let owns = world.token_on_disk(&held.task) == Some(held.token) && world.lock_bears(held);
-        if fresh && owns {
+        let promises = &self.promises;
+        // What somebody wants to be cancelled, or expires while it is claimed, may be on its way out.
+        let stays = !promises.was_cancelled(&held.task) && !promises.expires(&held.task);
+        if fresh && owns && stays {
             self.handed.push(Handed { held: held.clone(), verdict });
         }
     }

@@ -3,17 +3,20 @@
 use nightcrew::app::client::submit::{Order, Payload, Sameness, Submitted};
 use nightcrew::app::client::{Caller, Client};
 use nightcrew::edge::store::Store;
-use nightcrew::protocol::layout::{RECORD_EXT, Shelf};
-use nightcrew::protocol::name::{Kind, TaskId};
+use nightcrew::protocol::layout::Shelf;
+use nightcrew::protocol::name::Kind;
 use nightcrew::protocol::request::Ask;
-use nightcrew::protocol::task::Wishes;
+use nightcrew::protocol::task::{TaskRecord, Wishes};
+use serde_json::value::RawValue;
 
 use crate::agents::Program;
+use crate::cast::{AGENTS, CANARY, CLAIMED, HANDLED};
 use crate::disk::Handle;
 use crate::kernel::{INIT, Manners};
-use crate::world::{AGENTS, CANARY, CLAIMED, HANDLED, World};
+use crate::requests;
+use crate::world::World;
 
-fn client(world: &World, handle: &Handle) -> Client<Handle> {
+pub(crate) fn client(world: &World, handle: &Handle) -> Client<Handle> {
     let random = fastrand::Rng::with_seed(world.random());
     Client::new(handle.clone(), world.layout.clone(), Caller::Operator, 99, random)
 }
@@ -67,6 +70,18 @@ pub(crate) fn submit(world: &World, handle: &Handle, kind: &str) {
     let text = format!("{{\"of\":\"{id}\",\"kind\":\"{kind}\"}}");
     let payload = Payload::parse(text.as_bytes()).expect("JSON");
     world.oracle.borrow_mut().submitting(&id, &kind, &text);
+    let is_new = world.oracle.borrow().promises.life(&id) == 1;
+    let wishes = if is_new && !world.is_calm() { requests::wishes(world, &id) } else { Wishes::default() };
+    if wishes != Wishes::default() {
+        world.oracle.borrow_mut().promises.wished(&id, &wishes);
+        let (nonce, payload) = (format!("{:x}", world.random()), RawValue::from_string(text).expect("JSON"));
+        let (at, by) = (world.time.wall(), "operator".to_owned());
+        let record = TaskRecord::submission(id.clone(), nonce, kind, at, by, payload, wishes);
+        if requests::publish(world, handle, &record) {
+            world.oracle.borrow_mut().submitted(&id);
+        }
+        return;
+    }
     let same = Sameness::Id(id.clone());
     let order = Order { kind, payload, same, wishes: Wishes::default() };
     let told = client(world, handle).submit(order, None, world.time.wall());
@@ -80,9 +95,7 @@ pub(crate) fn submit(world: &World, handle: &Handle, kind: &str) {
 /// is none.
 pub(crate) fn replay(world: &World, handle: &Handle) -> bool {
     let layout = &world.layout;
-    let dead = world.disk.names(&layout.shelf(Shelf::Dead));
-    let ids = dead.iter().filter_map(|name| name.strip_suffix(RECORD_EXT)?.strip_suffix('.'));
-    let ids: Vec<TaskId> = ids.filter_map(|id| id.parse().ok()).collect();
+    let ids = requests::ids_in(world, &layout.shelf(Shelf::Dead));
     if ids.is_empty() {
         return false;
     }
@@ -92,6 +105,8 @@ pub(crate) fn replay(world: &World, handle: &Handle) -> bool {
     if world.disk.text(&to).is_some() {
         return false;
     }
+    // From now on it may live again, whether its mover hears of it or not.
+    world.oracle.borrow_mut().promises.lives_again(id);
     let moved = handle.rename(&from, &to);
     let durable = moved.and_then(|()| handle.sync_dir(&layout.new_tasks()));
     let durable = durable.and_then(|()| handle.sync_dir(&layout.shelf(Shelf::Dead)));

@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use nightcrew::protocol::layout::Shelf;
 use nightcrew::protocol::ledger::{Entry, Fact};
 use nightcrew::protocol::name::TaskId;
-use nightcrew::protocol::record;
-use nightcrew::protocol::task::{TaskRecord, Verdict};
+use nightcrew::protocol::task::Verdict;
 
 use crate::agents::result_of;
 use crate::oracle::Handed;
+use crate::requests;
+use crate::survival::{self, Tasks};
 use crate::world::World;
 
 /// Holds what is on the disk against what was promised.
 pub(crate) fn judge(world: &World) {
+    people_hear(world);
     let facts = ledger(world);
-    tasks(world);
+    let all = Tasks::new(world);
+    tasks(world, &all);
+    survival::judge(world, &facts, &all);
     outcomes(world, &facts);
     memory(world);
 }
@@ -45,27 +48,26 @@ pub(crate) fn ledger(world: &World) -> Vec<Fact> {
     }
 }
 
-fn ended(world: &World, shelf: Shelf, id: &TaskId, wrong: &mut Vec<String>) -> Option<TaskRecord> {
-    let bytes = world.disk.text(&world.layout.ended(shelf, id))?;
-    match record::decode::<TaskRecord>(&bytes) {
-        Ok(record) => Some(record),
-        Err(error) => {
-            wrong.push(format!("the record of {id} in {} is not whole: {error}", shelf.as_str()));
-            None
-        }
-    }
+/// Whoever waits for an answer still takes it.
+fn people_hear(world: &World) {
+    requests::hear(world, &world.disk.process());
 }
 
-/// Every acknowledged task ended, once, as what it was submitted as.
-fn tasks(world: &World) {
+/// A submission that could never be done is put aside, with the reason.
+fn closes_a_cycle(world: &World, id: &TaskId) -> bool {
+    let reason = world.disk.text(&world.layout.rejected_tasks().join(format!("{id}.reason")));
+    reason.is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains("lead back"))
+}
+
+/// Every acknowledged task ended, once, as what it was submitted as; or is left to a person, or waits for another.
+fn tasks(world: &World, all: &Tasks) {
     let oracle = world.oracle.borrow();
     let mut wrong = Vec::new();
     for (id, submission) in &oracle.submissions {
-        let shelves = [Shelf::Done, Shelf::Dead].into_iter();
-        let records: Vec<TaskRecord> =
-            shelves.filter_map(|shelf| ended(world, shelf, id, &mut wrong)).collect();
-        match records.as_slice() {
-            [] if submission.acknowledged => wrong.push(format!("task {id} was acknowledged, and is gone")),
+        match all.of(id).as_slice() {
+            [] if submission.acknowledged && !closes_a_cycle(world, id) => {
+                wrong.push(format!("task {id} was acknowledged, and is gone"));
+            }
             [] => {}
             [record] => {
                 let payload = record.payload.get();
@@ -77,7 +79,7 @@ fn tasks(world: &World) {
                     ));
                 }
             }
-            [_, _, ..] => wrong.push(format!("task {id} is both done and dead")),
+            [_, _, ..] => wrong.push(format!("task {id} lies in two places")),
         }
     }
     drop(oracle);
@@ -95,6 +97,10 @@ fn outcomes(world: &World, facts: &[Fact]) {
     for fact in facts {
         match fact {
             Fact::Submitted { task, .. } | Fact::Replayed { task, .. } => drop(ended.insert(task, false)),
+            Fact::Judged { task, token, next, .. } if next == "done" => {
+                let nonce = accepted.get(&(task, *token)).map_or("", |(_, nonce)| *nonce);
+                wrong.extend(result(world, &oracle.handed, task, *token, nonce, facts));
+            }
             Fact::Outcome { task, token, nonce, status, next, .. } => {
                 // Where a power cut took the lock, or nobody had claimed yet, the token alone proves a claim.
                 let boot = world.kernel.borrow().boot_id();
@@ -162,7 +168,11 @@ fn result(
     })?;
     // A later life of the task has its own.
     let last = facts.iter().rev().find_map(|fact| match fact {
-        Fact::Outcome { task: of, token, next, .. } if of == task && next == "done" => Some(*token),
+        Fact::Outcome { task: of, token, next, .. } | Fact::Judged { task: of, token, next, .. }
+            if of == task && next == "done" =>
+        {
+            Some(*token)
+        }
         _ => None,
     });
     if last != Some(token) || own.verdict != Verdict::Done {

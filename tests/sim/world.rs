@@ -5,6 +5,7 @@
 
 mod misfortune;
 mod recovery;
+mod rest;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,29 +22,15 @@ use nightcrew::protocol::record;
 use nightcrew::protocol::task::{Lock, TaskRecord};
 
 use crate::agents::{self, Program};
+use crate::cast::{self, AGENTS};
 use crate::crew::{Crew, Part, Start};
 use crate::disk::{ChangeKind, Disk, Faults};
 use crate::kernel::{Kernel, Life, Manners, NS};
 use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::people;
+use crate::requests;
 use crate::time::Time;
-
-/// The agent that never does anything wrong, and always gets its turn.
-pub(crate) const CANARY: &str = "canary";
-/// The kind of task that handlers are started for, and the kind that agents claim by themselves.
-pub(crate) const HANDLED: &str = "handled";
-pub(crate) const CLAIMED: &str = "claimed";
-/// The agents; each kind of task has more than one.
-pub(crate) const AGENTS: [&str; 5] = ["hand", "other", "worker", "mate", CANARY];
-
-const MANIFESTS: [&str; 5] = [
-    "command = [\"/bin/work\"]\nhandles = [\"handled\"]\nconcurrency = 2\ntimeout = \"20s\"\nstop_grace = \"1s\"\nmax_rss = \"1M\"\n",
-    "command = [\"/bin/work\"]\nhandles = [\"handled\"]\ntimeout = \"40s\"\nstop_grace = \"2s\"\n",
-    "command = [\"/bin/work\"]\nheartbeat = \"20s\"\nisolation_grace = \"20s\"\nstop_grace = \"1s\"\nmax_rss = \"1M\"\n",
-    "command = [\"/bin/work\"]\nheartbeat = \"30s\"\nstop_grace = \"1s\"\n",
-    "command = [\"/bin/work\"]\nhandles = [\"canary\"]\ntimeout = \"30s\"\n",
-];
 
 /// How deep others may act between the primitives of whoever acts.
 const DEPTH_MAX: u32 = 2;
@@ -219,18 +206,19 @@ impl World {
 
     /// Puts the agents there, as they should be.
     fn install(&self) {
-        for (agent, manifest) in AGENTS.iter().zip(MANIFESTS) {
+        for (n, agent) in AGENTS.iter().enumerate() {
             let path = self.layout.agents().join(format!("{agent}.toml"));
+            let manifest = self.options.cast.manifest(n);
             if self.disk.text(&path).is_none_or(|text| text != manifest.as_bytes()) {
                 self.disk.put(&path, manifest.as_bytes());
             }
         }
-        self.put_program();
+        self.put_program(Path::new("/bin/work"));
+        self.put_program(&cast::gate(&self.layout));
     }
 
-    fn put_program(&self) {
+    fn put_program(&self, program: &Path) {
         use nightcrew::edge::store::Store as _;
-        let program = Path::new("/bin/work");
         self.disk.put(program, b"#!/bin/sh\n");
         self.disk.process().set_mode(program, 0o755).expect("it is there");
     }
@@ -238,7 +226,7 @@ impl World {
     /// Somebody edits a manifest, as editors do: a new file in place of the old one.
     pub(crate) fn edit_agent(&self) {
         let n = self.below(AGENTS.len());
-        let text = format!("{}# {}\n", MANIFESTS[n], self.below(100));
+        let text = format!("{}# {}\n", self.options.cast.manifest(n), self.below(100));
         self.disk.put(&self.layout.agents().join(format!("{}.toml", AGENTS[n])), text.as_bytes());
     }
 
@@ -402,30 +390,6 @@ impl World {
         self.kernel.borrow_mut().power_cut();
         self.disk.power_cut(&mut self.rng.borrow_mut());
         self.restart_at.set(self.time.ms() + self.below(RESTART_MS) as u64);
-    }
-
-    fn is_settled(&self) -> bool {
-        self.crew().is_some_and(|crew| crew.is_at_rest()) && self.unfinished().is_none()
-    }
-
-    /// Something that is still to be done.
-    fn unfinished(&self) -> Option<String> {
-        let open = self.disk.names(&self.layout.tasks());
-        if let Some(name) = open.iter().find(|name| name.contains('.')) {
-            return Some(format!("tasks/{name}"));
-        }
-        if let Some(name) = self.disk.names(&self.layout.new_tasks()).first() {
-            return Some(format!("tasks/new/{name}"));
-        }
-        for agent in AGENTS {
-            let agent: AgentName = agent.parse().expect("a name");
-            for dir in [self.layout.queue(&agent), self.layout.outcomes_of(&agent)] {
-                if let Some(name) = self.disk.names(&dir).first() {
-                    return Some(format!("{}/{name}", dir.display()));
-                }
-            }
-        }
-        None
     }
 
     /// True if the update that appends this value lies in `rejected/`, because the disk failed to read what it was

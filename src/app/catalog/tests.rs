@@ -425,6 +425,9 @@ impl Store for Counting {
     fn append(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         self.inner.append(file, bytes)
     }
+    fn rewrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.rewrite(path, offset, bytes)
+    }
     fn sync(&self, file: &File) -> io::Result<()> {
         self.inner.sync(file)
     }

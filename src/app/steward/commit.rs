@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::gather::{Batch, Reject, Tray};
 use super::{Fault, Steward, Turn};
@@ -93,21 +93,19 @@ impl<S: Store> Steward<S> {
         self.sync_dirs(dirs.iter())
     }
 
-    /// Moves what cannot be applied to `rejected/`, its reason published first, so that whoever sees the
-    /// file there finds the reason too.
+    /// Moves what cannot be applied to `rejected/`. All reasons are durable before the first update goes there, so
+    /// that whoever sees it there finds the reason too, even after a power cut. Where they went is made durable
+    /// before whence they came.
     fn reject(&mut self, rejects: Vec<Reject>, turn: &mut Turn) -> Result<(), Fault> {
-        let mut dirs = BTreeSet::new();
+        let places = self.give_reasons(&rejects)?;
+        let mut queues = BTreeSet::new();
         let mut facts = Vec::new();
-        for reject in rejects {
+        for (reject, to) in rejects.into_iter().zip(places) {
             let from = self.layout.queue(&reject.agent).join(&reject.name);
-            let shown = reject.name.to_string_lossy();
-            let (to, reason_path) = self.free_place(&reject.agent, &shown)?;
-            self.replace(&reason_path, format!("{}\n", reject.reason).as_bytes())?;
             let mut reason = reject.reason;
             match self.store.rename(&from, &to) {
                 Ok(()) => {
-                    dirs.insert(parent(&from).to_path_buf());
-                    dirs.insert(parent(&to).to_path_buf());
+                    queues.insert(parent(&from).to_path_buf());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound && reject.seq != 0 => continue,
                 Err(error) if matches!(Fault::of(&from, &error), Fault::Full(_)) => {
@@ -121,28 +119,44 @@ impl<S: Store> Steward<S> {
                 }
             }
             if reject.seq == 0 {
+                let shown = reject.name.to_string_lossy();
                 reason = format!("{:?}: {reason}", shown.chars().take(80).collect::<String>());
             }
             facts.push(Fact::UpdateRejected { agent: reject.agent, seq: reject.seq, reason });
         }
-        self.sync_dirs(dirs.iter())?;
+        if !queues.is_empty() {
+            self.sync_dirs(std::iter::once(&self.layout.rejected_updates()).chain(&queues))?;
+        }
         turn.facts.append(&mut facts);
         Ok(())
     }
 
-    fn free_place(
-        &self,
-        agent: &AgentName,
-        name: &str,
-    ) -> Result<(std::path::PathBuf, std::path::PathBuf), Fault> {
+    /// Makes the reasons durable; gives where each of these is to go.
+    fn give_reasons(&mut self, rejects: &[Reject]) -> Result<Vec<PathBuf>, Fault> {
+        let mut places = Vec::new();
+        let mut soon = BTreeSet::new();
+        for reject in rejects {
+            let (to, reason) = self.free_place(reject, &soon)?;
+            self.replace(&reason, format!("{}\n", reject.reason).as_bytes())?;
+            soon.insert(to.clone());
+            places.push(to);
+        }
+        let any = (!places.is_empty()).then(|| self.layout.rejected_updates());
+        self.sync_dirs(any.iter())?;
+        Ok(places)
+    }
+
+    /// Where an update may go that is in the way of none there, nor of those that are about to go there.
+    fn free_place(&self, reject: &Reject, soon: &BTreeSet<PathBuf>) -> Result<(PathBuf, PathBuf), Fault> {
+        let name = reject.name.to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
         let odd = || format!("x-{}", name.chars().take(64).map(plain).collect::<String>());
-        let what = Layout::update_seq(name).map_or_else(odd, |seq| seq.to_string());
+        let what = Layout::update_seq(&name).map_or_else(odd, |seq| seq.to_string());
         let mut copy = 1;
         loop {
-            let place = self.layout.rejected_update(agent, &what, copy);
-            let taken = self.store.stat(&place.0).map_err(|error| Fault::of(&place.0, &error))?.is_some();
-            if !taken || copy == COPIES_MAX {
+            let place = self.layout.rejected_update(&reject.agent, &what, copy);
+            let there = self.store.stat(&place.0).map_err(|error| Fault::of(&place.0, &error))?;
+            if copy == COPIES_MAX || there.is_none() && !soon.contains(&place.0) {
                 return Ok(place);
             }
             copy += 1;
@@ -158,10 +172,7 @@ impl<S: Store> Steward<S> {
             .map_err(|error| Fault::of(path, &error))
     }
 
-    pub(super) fn sync_dirs<'a>(
-        &self,
-        dirs: impl Iterator<Item = &'a std::path::PathBuf>,
-    ) -> Result<(), Fault> {
+    pub(super) fn sync_dirs<'a>(&self, dirs: impl Iterator<Item = &'a PathBuf>) -> Result<(), Fault> {
         for dir in dirs.filter(|_| !mutant!(NoDirectorySyncBySteward)) {
             self.store.sync_dir(dir).map_err(|error| Fault::of(dir, &error))?;
         }

@@ -3,8 +3,8 @@
 //! A turn takes a bounded number of updates from the agents' queues and makes them true in four steps,
 //! each durable before the next begins. What a crash leaves at each line:
 //!
-//! 1. *reject*: what cannot be applied goes to `rejected/`. Before its rename the update is still in the
-//!    queue and is judged again.
+//! 1. *reject*: what cannot be applied goes to `rejected/`, where its reason is durable already. Before its
+//!    rename the update is still in the queue and is judged again.
 //! 2. *journal*: all lines in one commit. Before it nothing has happened; from it on, the updates count.
 //! 3. *store*: the last value of each key. A crash in between is mended at the next start from the
 //!    journal's last commit: a line is done again only where the store shows its `before`.

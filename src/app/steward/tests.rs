@@ -1,5 +1,7 @@
 mod disk;
 mod ledger;
+mod rejected;
+mod twice;
 
 use serde_json::{Value, json};
 

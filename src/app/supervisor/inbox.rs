@@ -14,9 +14,9 @@ use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
 use crate::edge::writer::{Change, Job};
-use crate::machine::event::{Ended, Found, HandedIn, Need, Submission};
+use crate::machine::event::{Ended, HandedIn, Submission};
 use crate::machine::{Effect, Event};
-use crate::protocol::layout::{LOCK_EXT, RECORD_EXT, Shelf};
+use crate::protocol::layout::{LOCK_EXT, RECORD_EXT};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, VERSION};
@@ -26,6 +26,7 @@ use crate::protocol::time::Now;
 
 use super::jobs::aside;
 use super::perform::{Unread, unreadable};
+use super::shelves::found_of;
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor};
 
 /// The most entries of one directory that are listed at a time.
@@ -175,48 +176,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.incoming.remove(&id);
     }
 
-    /// The record of a task that ended, if one lies on a shelf; why, if that cannot be told for the moment.
-    pub(super) fn ended_record(&self, id: &TaskId) -> Result<Option<(Shelf, TaskRecord)>, String> {
-        for shelf in Shelf::ALL {
-            if let Some(record) = self.read_ended(shelf, id)? {
-                return Ok(Some((shelf, record)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record of a task on one shelf, if one lies there.
-    pub(super) fn read_ended(&self, shelf: Shelf, id: &TaskId) -> Result<Option<TaskRecord>, String> {
-        let path = self.options.layout.ended(shelf, id);
-        match self.store.read(&path, RECORD_LEN_MAX * 2).map_err(|error| Unread::because(&path, &error)) {
-            Ok(blob) => Ok(record::decode(&blob.bytes).ok()),
-            Err(Unread::Lost(_)) => Ok(None),
-            Err(Unread::ForNow(why)) => Err(why),
-        }
-    }
-
-    /// What the disk tells of the tasks that one needs.
-    pub(super) fn needs_of(&self, record: &TaskRecord) -> Result<Vec<(TaskId, Need)>, String> {
-        let is_there = |shelf: Shelf, id: &TaskId| {
-            let path = self.options.layout.ended(shelf, id);
-            let found = self.store.stat(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok::<_, String>(found.is_some())
-        };
-        let need_of = |id: &TaskId| {
-            if is_there(Shelf::Done, id)? {
-                return Ok((id.clone(), Need::Done));
-            }
-            let need = if is_there(Shelf::Dead, id)? { Need::Dead } else { Need::Open };
-            Ok((id.clone(), need))
-        };
-        record.wishes.needs.iter().take(NEEDS_MAX).map(need_of).collect()
-    }
-
     fn asked(&mut self, now: Now, request: Request) {
         let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
             return self.step(now, Event::Asked(request));
         };
-        let found = match self.read_ended(Shelf::Review, task) {
+        let found = match self.reviewable(task) {
             Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
             Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
         };
@@ -227,10 +191,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.to_look_at.places.remove(&Place::Locks) {
             let dir = self.options.layout.tasks();
             match self.store.list(&dir, LISTED_MAX) {
-                Ok(found) => self
-                    .to_look_at
-                    .locks
-                    .extend(found.iter().filter_map(|entry| lock_of(Path::new(&entry.name)))),
+                Ok(found) => {
+                    let names = || found.iter().map(|entry| Path::new(&entry.name));
+                    self.to_look_at.locks.extend(names().filter_map(lock_of));
+                    for task in names().filter_map(|name| stem_of(name, RECORD_EXT)) {
+                        self.clear_ended(&task);
+                    }
+                }
                 Err(error) => log::error!("{}: {error}", dir.display()),
             }
             for (task, agent) in std::mem::take(&mut self.unlooked) {
@@ -243,31 +210,36 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Reads a task's lock, unless the machine knows who holds it.
-    pub(super) fn look_at_lock(&mut self, now: Now, task: &TaskId) {
+    /// Reads a task's lock, unless the machine knows who holds it. False if the disk does not tell for the moment:
+    /// then nobody knows.
+    pub(super) fn look_at_lock(&mut self, now: Now, task: &TaskId) -> bool {
         if !self.state.expects_lock(task) || self.unread.contains_key(task) {
-            return;
+            return true;
         }
         let path = self.options.layout.lock(task);
         if self.is_leaving(&path) {
-            return;
+            return true;
         }
         if self.leaving.is_full() && !self.state.is_open(task) {
             self.to_look_at.put_off.insert(path);
-            return;
+            return true;
         }
         let lock = match self.read_lock(task) {
             Ok(Some(lock)) => lock,
-            Ok(None) => return,
-            Err(error) => return log::error!("{}: {error}; it is looked at again", path.display()),
+            Ok(None) => return true,
+            Err(error) => {
+                log::error!("{}: {error}; it is looked at again", path.display());
+                return false;
+            }
         };
         if lock.as_ref().is_ok_and(|lock| self.is_settled(lock)) {
             // A crash came between the end of its task and its removal.
             let last = vec![Change::Remove { path: path.clone() }];
             self.take_away(&path, Job { last, ..Job::default() });
-            return;
+            return true;
         }
         self.step(now, Event::LockSeen(task.clone(), lock));
+        true
     }
 
     /// A task's lock, or why it is none; nothing if there is none, an error if the disk does not tell.
@@ -353,8 +325,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.unread.contains_key(&task) {
             return None;
         }
-        // The claim comes before its outcome, in whichever order the hints arrived.
-        self.look_at_lock(now, &task);
+        // The claim comes before its outcome, in whichever order the hints arrived; without a lock the token alone
+        // would do. The next scan finds it, once the lock can be read.
+        if !self.look_at_lock(now, &task) {
+            return None;
+        }
         match self.handed_in(agent, outcome) {
             Ok(event) => Some(event),
             Err(why) => {
@@ -400,6 +375,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     fn look_again_for_outcomes(&mut self, now: Now, task: &TaskId, agent: &AgentName) {
+        // Somebody else may hold it by now.
+        if !self.look_at_lock(now, task) {
+            self.unlooked.insert((task.clone(), agent.clone()));
+            return;
+        }
         let mut events = VecDeque::new();
         let effect = Effect::LookForOutcomes(task.clone(), agent.clone());
         self.perform(now, effect, &mut events);
@@ -462,27 +442,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.then.push(Change::Write { path, bytes });
         }
         self.take_away(path, job);
-    }
-}
-
-/// What a record says of its task, but for what was handed in and accepted for it.
-pub(super) fn found_of(record: TaskRecord, needs: Vec<(TaskId, Need)>) -> Found {
-    Found {
-        id: record.id,
-        kind: record.kind,
-        nonce: record.nonce,
-        token: record.token,
-        phase: record.state,
-        at: record.at,
-        failures: record.failures,
-        deferrals: record.deferrals,
-        deaths: record.deaths,
-        wishes: record.wishes,
-        needs,
-        made: record.made,
-        accepted: None,
-        handed_in: Vec::new(),
-        lock: None,
     }
 }
 

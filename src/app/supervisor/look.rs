@@ -179,6 +179,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let whole: Vec<AgentName> =
             self.held_back.keys().filter(|agent| !self.being_written.contains_key(*agent)).cloned().collect();
         let mut findings: Vec<Finding> = Vec::new();
+        let mut scanned = false;
         for agent in whole {
             findings.extend(self.held_back.remove(&agent).unwrap_or_default());
         }
@@ -186,6 +187,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Ok(found) => {
                 self.warnings.remove("agents");
                 findings.extend(found);
+                scanned = true;
             }
             Err(error) => {
                 let why = format!("{}: {error}; what runs goes on", self.options.layout.agents().display());
@@ -196,6 +198,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         for finding in findings {
             self.found(now, finding);
+        }
+        if scanned && self.held_back.is_empty() {
+            self.step(now, Event::AgentsLooked);
         }
     }
 
@@ -236,6 +241,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 let running = self.state.digest_of(&agent);
                 self.offers.retain(|(name, of), _| *name != agent || Some(of.as_str()) == running);
                 self.offers.insert((agent.clone(), digest), *offer);
+                // What it handed in may wait for what it declares.
+                self.to_look_at.places.insert(Place::Outcomes);
                 self.step(now, Event::Offered(agent, Arc::new(version)));
             }
             Finding::Refused { agent: Some(agent), refusal } => {
@@ -248,7 +255,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.note(now.wall, Fact::Refused { file: file.clone(), reason, remedy });
                 self.nameless.insert(file, refusal);
             }
-            Finding::Gone { agent } => self.step(now, Event::AgentGone(agent)),
+            Finding::Gone { agent } => {
+                self.to_look_at.places.insert(Place::Outcomes);
+                self.step(now, Event::AgentGone(agent));
+            }
             Finding::Cleared { file } => drop(self.nameless.remove(&file)),
         }
     }

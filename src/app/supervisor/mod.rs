@@ -22,6 +22,7 @@ mod publish;
 mod recover;
 mod results;
 pub mod run;
+mod shelves;
 #[cfg(test)]
 mod tests;
 mod tokens;

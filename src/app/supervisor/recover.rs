@@ -11,19 +11,19 @@ use crate::edge::clock::Clock;
 use crate::edge::log::Recovery;
 use crate::edge::processes::{Processes, Survivor};
 use crate::edge::store::Store;
-use crate::edge::writer::{Change, Job};
 use crate::machine::Event;
 use crate::machine::event::{Accepted, Found, Next};
-use crate::protocol::layout::{Kept, Layout, RECORD_EXT};
+use crate::protocol::layout::{Kept, Layout, RECORD_EXT, Shelf};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::task::{Outcome, TaskRecord, Verdict, parse_outcome_name};
 use crate::protocol::time::Now;
 
-use super::inbox::{LISTED_MAX, found_of};
+use super::inbox::LISTED_MAX;
 use super::opening::History;
 use super::perform::Unread;
+use super::shelves::found_of;
 use super::{Helpers, Place, Supervisor, ToLookAt};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
@@ -52,6 +52,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.recover_finished(now);
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
+        self.clear_reviews();
         self.clear_outputs();
         self.settle_bound();
         self.admissions = admissions_in(&history.facts);
@@ -136,6 +137,43 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 if !is_current && let Err(error) = self.store.unlink(&dir.join(&file.name)) {
                     log::warn!("{}: {error}", dir.join(&file.name).display());
                 }
+            }
+        }
+    }
+
+    /// Removes the open record of a task that has ended, if it is still there: a crash came before that, or the
+    /// disk would not. It says "ready", and nobody is to believe it.
+    pub(super) fn clear_ended(&self, id: &TaskId) {
+        if self.state.is_open(id) || self.unread.contains_key(id) {
+            return;
+        }
+        let Ok(Some((_, ended))) = self.ended_record(id) else { return };
+        if self.read_task(id).is_ok_and(|open| open.nonce == ended.nonce && open.token <= ended.token) {
+            // Its lock is found to be of no open task.
+            self.clear(&self.options.layout.task(id));
+        }
+    }
+
+    pub(super) fn clear(&self, path: &Path) {
+        if let Err(error) = self.store.unlink(path) {
+            log::warn!("{}: {error}", path.display());
+        }
+    }
+
+    /// Removes what was in review of tasks that were decided about: a crash came between the two. Tokens only rise, so
+    /// that of another life which is to be reviewed is higher.
+    fn clear_reviews(&self) {
+        let layout = &self.options.layout;
+        for entry in self.store.list(&layout.shelf(Shelf::Review), LISTED_MAX).unwrap_or_default() {
+            let id = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
+            let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) else { continue };
+            let read = |shelf| self.read_ended(shelf, &id).ok().flatten();
+            let Some(reviewed) = read(Shelf::Review) else { continue };
+            let mut later = [Shelf::Done, Shelf::Dead].into_iter().filter_map(read);
+            if later.any(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+                // Here and now: what a batch does last comes after all that others in it write.
+                self.clear(&layout.result_on(Shelf::Review, &id));
+                self.clear(&layout.ended(Shelf::Review, &id));
             }
         }
     }
@@ -245,17 +283,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         {
             // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
             // record is the later one if the task was about to end, and the earlier if it was replayed.
-            let layout = &self.options.layout;
-            let shelved = ended.nonce == record.nonce && ended.token >= record.token;
-            let last = if shelved {
-                vec![Change::Remove { path: layout.task(id) }, Change::Remove { path: layout.lock(id) }]
-            } else {
-                vec![Change::Remove { path: layout.ended(shelf, id) }]
-            };
-            self.helpers.write(Job { last, ..Job::default() });
-            if shelved {
+            // It goes here and now: what a batch does last comes after all that others in it write.
+            if ended.nonce == record.nonce && ended.token >= record.token {
+                self.clear_ended(id);
                 return Ok(());
             }
+            self.clear(&self.options.layout.ended(shelf, id));
         }
         let accepted = accepted.filter(|accepted| {
             !mutant!(AcceptedForgotten)

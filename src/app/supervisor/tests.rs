@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::leftovers::{clear_files_of_commands, tmp_of_commands};
 use super::opening::{History, facts_in, make_directories};
 use super::*;
-use crate::edge::files::FsStore;
+use crate::edge::faulty::Faulty;
 use crate::edge::log::Recovery;
 use crate::edge::processes::Order;
 use crate::edge::watches::{Area, Touch};
@@ -88,7 +88,7 @@ impl Told {
 struct Crew {
     told: Told,
     layout: Layout,
-    supervisor: Supervisor<FsStore, Told, Told, Told>,
+    supervisor: Supervisor<Faulty, Told, Told, Told>,
     _dir: tempfile::TempDir,
 }
 
@@ -122,7 +122,7 @@ impl Crew {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().canonicalize().unwrap());
         let us = std::fs::metadata(layout.crew()).unwrap().uid();
-        let store = FsStore::new(vec![0, us]);
+        let store = Faulty::new(layout.crew());
         make_directories(&store, &layout.directories()).unwrap();
         store.create_dir(&layout.agents()).unwrap();
         let agent = layout.agents().join("beater.toml");

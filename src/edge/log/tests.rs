@@ -35,6 +35,7 @@ impl World {
 }
 
 const SYNC: &str = "sync 0000000000000001.jsonl";
+const REWRITE: &str = "rewrite 0000000000000001.jsonl";
 
 fn root_name(world: &World) -> String {
     world.root.path().file_name().unwrap().to_string_lossy().into_owned()
@@ -60,7 +61,8 @@ fn a_log_goes_on_where_it_stood() {
     world.store.take_calls();
     let (mut log, recovery) = world.open();
     let above = format!("sync_dir {}", root_name(&world));
-    let synced = ["create_dir log".to_owned(), above, "sync_dir log".to_owned(), SYNC.to_owned()];
+    let [dir, rewritten, synced] = ["sync_dir log", REWRITE, SYNC].map(str::to_owned);
+    let synced = ["create_dir log".to_owned(), above, dir, rewritten, synced];
     assert_eq!(world.store.take_calls(), synced, "the tail and its name are durable before they are trusted");
     assert_eq!(recovery, Recovery { committed: 7, aside: Vec::new() });
     assert_eq!(log.append_commit(&bodies(4..5)), Ok(8));
@@ -215,6 +217,28 @@ fn a_failed_fdatasync_latches_and_leaves_what_was_acknowledged() {
 }
 
 #[test]
+fn what_a_start_could_not_make_durable_is_written_anew_by_the_next() {
+    let world = World::new();
+    let (mut log, _) = world.open();
+    log.append_commit(&bodies(0..1)).unwrap();
+    log.append_commit(&bodies(1..2)).unwrap();
+    drop(log);
+    let inode = || world.store.stat(&world.segment(1)).unwrap().unwrap().ino;
+    let before = inode();
+    world.store.fail_next("sync", ".jsonl", Errno::IO);
+    let opened = SegmentedLog::open(world.store.clone(), &world.dir);
+    assert!(matches!(opened.err(), Some(LogError::Io { .. })));
+    let (log, recovery) = world.open();
+    assert_ne!(inode(), before, "a sync that works now says nothing of the pages that one before it gave up");
+    assert_eq!(recovery, Recovery { committed: 5, aside: Vec::new() });
+    assert_eq!(ns(&log), [0, 1]);
+    drop(log);
+    let anew = inode();
+    drop(world.open());
+    assert_eq!(inode(), anew, "once");
+}
+
+#[test]
 fn a_segment_changed_under_us_stops_the_log() {
     for change in ["removed", "edited"] {
         let world = World::new();
@@ -253,5 +277,14 @@ fn a_segment_is_examined_in_pieces() {
     let (log, recovery) = world.open();
     assert_eq!(recovery.aside.len(), 1);
     assert!(recovery.aside[0].len < CHUNK_LEN as u64);
+    let found = examine(&world.store, &world.segment(1)).unwrap();
+    let (from, last) = found.last.unwrap();
+    assert!(
+        last.starts_with(b"{\"seq\":40,\"n\":19,"),
+        "the last commit is the one that is written over itself"
+    );
+    assert_eq!(from + last.len() as u64, found.valid_len);
+    let len = usize::try_from(found.len).unwrap();
+    assert!(std::fs::read(world.segment(1)).unwrap()[..len].ends_with(&last));
     assert_eq!(ns(&log).len(), 19);
 }

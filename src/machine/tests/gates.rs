@@ -4,6 +4,7 @@ use super::*;
 use crate::machine::effect::{BoundFate, Mode, Output};
 use crate::machine::event::Found;
 use crate::protocol::manifest::{Defaults, from_toml};
+use crate::protocol::status::Refusal;
 use crate::protocol::task::Made;
 
 fn manifest(text: &str) -> Manifest {
@@ -110,6 +111,46 @@ fn a_gate_that_was_drained_or_never_asked_is_asked_again() {
     judge(&s);
 }
 
+#[test]
+fn what_was_handed_in_is_not_decided_before_it_is_known_what_its_agent_declares() {
+    for refused in [false, true] {
+        let mut s = Story { state: State::new(setup()), ..Story::new() };
+        let lock = Lock { token: 40, ..s_lock() };
+        let handed_in = || Story::handed_in(&lock, Verdict::Done);
+        s.tell(Event::TaskFound(Box::new(Found { handed_in: vec![handed_in()], ..found(Phase::Ready) })));
+        if refused {
+            let refusal = Refusal { file: "h.toml".into(), reason: "x".into(), remedy: "y".into() };
+            s.tell(Event::AgentRefused(name("h"), refusal)).tell(Event::AgentsLooked);
+            s.tell(Event::OutcomeSeen(handed_in()));
+        }
+        assert!(s.changes().is_empty() && s.ready("k").is_empty(), "its agent may have a gate");
+        s.looked("t");
+        assert!(s.changes().is_empty(), "nor is it given to anybody else");
+        s.offer("h", "1", manifest("gate = \"g\""));
+        assert_eq!(
+            s.tell(Event::OutcomeSeen(handed_in())).change().phase,
+            Phase::Gated,
+            "refused: {refused}"
+        );
+    }
+}
+
+fn s_lock() -> Lock {
+    let (task, agent) = (name("t"), name("h"));
+    Lock { v: 1, task, token: 0, nonce: "n1".into(), agent, run: None, owner: None, at: Wall(0) }
+}
+
+#[test]
+fn a_void_lock_beside_a_gate_at_work_holds_up_no_drain() {
+    let (mut s, run) = at_work("gate = \"g\"");
+    exits(&mut s, &run, Ending::Code(0));
+    s.stored();
+    let gate = judge(&s);
+    s.tell(Event::Spawned(gate.clone(), identity(9))).locked(Lock { token: 1, ..s_lock() });
+    s.tell(Event::StopAsked("TERM".into())).ends(&gate, Ending::Signal(15));
+    assert!(s.wants(&Effect::Exit), "{:?}", s.state.tickets);
+}
+
 fn found(phase: Phase) -> Found {
     Found {
         id: name("t"),
@@ -142,9 +183,10 @@ fn a_person_decides_what_the_gate_did_not_pass() {
     let change = s.change();
     assert!(change.reviewed && change.phase == Phase::Done && change.token == 40);
     assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(Some(name("p"))));
-    assert!(s.wants(&Effect::Answer(name("r"), true, "task t is done".into())));
+    assert!(s.answers().is_empty(), "it is not durable yet");
     s.tell(Event::Reviewed(approve(), reviewed()));
-    assert!(s.changes().is_empty(), "it is being decided about");
+    assert!(s.changes().is_empty() && s.answers().is_empty(), "it is being decided about");
+    assert_eq!(s.stored().answers(), [(name("r"), true)]);
 
     let mut s = Story::new();
     s.tell(Event::Reviewed(ask(Ask::Reject { task: name("t"), why: "no".into() }), reviewed()));
@@ -153,7 +195,7 @@ fn a_person_decides_what_the_gate_did_not_pass() {
     assert_eq!(change.reason.as_deref(), Some("rejected in review: no"));
     assert_eq!(change.bound.unwrap().fate, BoundFate::Dropped);
 
-    s.tell(Event::Reviewed(approve(), None));
+    s.stored().tell(Event::Reviewed(approve(), None));
     assert!(s.wants(&Effect::Answer(name("r"), false, "task t is not in review".into())));
 }
 

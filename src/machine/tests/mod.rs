@@ -67,7 +67,9 @@ impl Story {
     }
 
     fn with(setup: Setup) -> Self {
-        Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 }
+        let mut story = Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 };
+        story.tell(Event::AgentsLooked);
+        story
     }
 
     fn now(&self) -> Now {
@@ -212,6 +214,15 @@ impl Story {
 
     fn wants(&self, effect: &Effect) -> bool {
         self.news.contains(effect)
+    }
+
+    /// Which requests were just answered, and whether by "yes".
+    fn answers(&self) -> Vec<(Name, bool)> {
+        let answer = |effect: &Effect| match effect {
+            Effect::Answer(id, yes, _) => Some((id.clone(), *yes)),
+            _ => None,
+        };
+        self.news.iter().filter_map(answer).collect()
     }
 
     fn alerts(&self) -> Vec<String> {

@@ -156,11 +156,45 @@ fn a_task_is_cancelled_wherever_it_stands() {
     s.stored();
     let change = s.changes().into_iter().find(|change| change.task == name("v"));
     assert_eq!(change.map(|change| change.phase), Some(Phase::Dead), "its record was just being written");
+    assert_eq!(s.stored().answers(), [(name("r"), true)], "now that all of it is durable");
     s.tell(Event::Asked(cancel(&["x"], None)));
-    assert!(
-        s.news.iter().any(|effect| matches!(effect, Effect::Answer(_, false, _))),
-        "there is no such task"
-    );
+    assert_eq!(s.answers(), [(name("r"), false)], "there is no such task");
+}
+
+#[test]
+fn a_cancelling_is_answered_once_it_is_durable_however_often_it_is_seen() {
+    let mut s = with_handler();
+    s.admitted("t", "k");
+    let run = s.up();
+    s.tell(Event::Asked(cancel(&["t"], None)));
+    assert!(s.answers().is_empty());
+    s.tell(Event::Asked(cancel(&["t"], None)));
+    assert!(s.answers().is_empty() && !s.wants(&Effect::Signal(run.clone(), 15)), "the same request");
+    s.ends(&run, Ending::Signal(15)).looked("t");
+    assert!(s.answers().is_empty(), "a crash would forget it");
+    assert_eq!(s.stored().answers(), [(name("r"), true)]);
+}
+
+#[test]
+fn who_ends_for_another_reason_already_is_cancelled_nevertheless() {
+    let mut s = with_handler();
+    s.admitted("t", "k");
+    let run = s.up();
+    s.tell(Event::Exited(run.clone(), Ending::Code(1))).tell(Event::Asked(cancel(&["t"], None)));
+    s.tell(Event::TreeGone(run, Vec::new(), String::new())).looked("t");
+    assert_eq!(s.change().phase, Phase::Waiting, "it had failed before");
+    assert_eq!(s.stored().change().phase, Phase::Dead);
+}
+
+#[test]
+fn what_was_handed_in_before_it_was_cancelled_counts() {
+    let mut s = Story::new();
+    s.admitted("t", "k");
+    let lock = s.lock("t", "agent", None, Some(identity(77)));
+    s.locked(lock.clone()).tell(Event::Asked(cancel(&["t"], None)));
+    assert!(s.wants(&Effect::LookForOutcomes(name("t"), name("agent"))));
+    s.tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));
+    assert_eq!(s.change().phase, Phase::Done);
 }
 
 #[test]
@@ -168,7 +202,7 @@ fn an_owner_outside_whose_task_is_cancelled_is_fenced() {
     let mut s = Story::new();
     s.admitted("t", "k");
     let lock = s.lock("t", "agent", None, Some(identity(77)));
-    s.locked(lock.clone()).tell(Event::Asked(cancel(&["t"], None)));
+    s.locked(lock.clone()).tell(Event::Asked(cancel(&["t"], None))).looked("t");
     let change = s.change();
     assert!(change.phase == Phase::Dead && change.token > lock.token);
     s.stored().tell(Event::OutcomeSeen(Story::handed_in(&lock, Verdict::Done)));

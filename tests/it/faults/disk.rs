@@ -172,6 +172,15 @@ fn where_no_file_can_be_made_all_goes_on_once_it_can() {
     crew.running("victim", None);
     let early = crew.submit("work", "\"early\"");
     crew.eventually("what came before is done", || crew.is_done(&early));
+    // Each of these that goes later makes room for a file.
+    let is_pipe = |file: &fs::DirEntry| file.file_name().to_string_lossy().ends_with(".pipe");
+    let pipes = || fs::read_dir(crew.layout.logs()).expect("logs/").flatten().filter(is_pipe).count();
+    crew.eventually("and cleared away", || {
+        let layout = &crew.layout;
+        let gone = [layout.task(&early), layout.lock(&early), layout.new_task(&early)];
+        let tmp = fs::read_dir(layout.tmp(&name("worker"))).map_or(0, Iterator::count);
+        gone.iter().all(|path| !path.exists()) && tmp == 0 && pipes() == 2
+    });
 
     disk.fill_with_files();
     fails(&crew, &["submit", "work", "1"], "No space left");

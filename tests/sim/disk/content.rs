@@ -1,7 +1,8 @@
 //! A file's bytes: as processes see them, and as a power cut would leave them.
 //!
-//! Nothing is ever written but at the end of a file or by cutting it, so all that differs from what is durable lies
-//! behind one offset. The exception is what a failed sync dropped: there both differ, and no later sync knows of it.
+//! Nothing is ever written but at the end of a file, by cutting it, or over the same bytes, so all that differs from
+//! what is durable lies behind one offset. The exception is what a failed sync dropped: there both differ, and no later
+//! sync knows of it unless it is written over itself.
 
 use fastrand::Rng;
 
@@ -25,6 +26,15 @@ impl Content {
     pub(super) fn set_len(&mut self, len: usize) {
         self.soil(len.min(self.seen.len()));
         self.seen.resize(len, 0);
+    }
+
+    /// Bytes are written over themselves: those that a failed sync dropped are to be written back again. Where they are
+    /// durable already, the device replaces them by themselves, and nothing can become of them.
+    pub(super) fn rewrite(&mut self, from: usize, len: usize) {
+        let dropped = (from..from + len).find(|at| self.durable.get(*at) != self.seen.get(*at));
+        if let Some(at) = dropped {
+            self.soil(at);
+        }
     }
 
     fn soil(&mut self, from: usize) {

@@ -169,13 +169,7 @@ impl Store for Handle {
                 Err(Errno::NOENT) => return Ok((self.create(state, path)?, 0)),
                 found => found?,
             };
-            match &state.nodes[ino].kind {
-                Kind::File(_) => {}
-                Kind::Dir(_) => return Err(Errno::ISDIR),
-                Kind::Symlink(_) => return Err(Errno::LOOP),
-                Kind::Fifo | Kind::Free => return Err(Errno::NXIO),
-            }
-            state.writable()?;
+            state.writable_file(ino)?;
             self.need_descriptor(state)?;
             let (dir, _) = state.place(path)?;
             let id = state.open(self.process, ino, dir, last(path));
@@ -196,6 +190,15 @@ impl Store for Handle {
         }
         state.kill(file.process);
         Err(killed())
+    }
+
+    fn rewrite(&self, path: &Path, offset: u64, text: &[u8]) -> io::Result<()> {
+        self.change(Primitive::Rewrite, bytes(path), |state| {
+            let ino = state.lookup(bytes(path), false)?;
+            state.writable_file(ino)?;
+            self.need_descriptor(state)?;
+            state.rewrite(bytes(path), ino, offset, text)
+        })
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {

@@ -204,7 +204,7 @@ impl State {
         Ok(())
     }
 
-    fn record_path(&mut self, path: &[u8], kind: ChangeKind) {
+    pub(super) fn record_path(&mut self, path: &[u8], kind: ChangeKind) {
         if self.watched
             && let Ok((dir, Some(name))) = self.place(path)
         {

@@ -38,6 +38,7 @@ pub(super) enum Primitive {
     Unlink,
     MakeDir,
     Touch,
+    Rewrite,
 }
 
 impl State {
@@ -107,6 +108,36 @@ impl State {
             None if written < len => Err(Errno::NOSPC),
             None => Ok(()),
         }
+    }
+
+    /// What an open for writing says of a file.
+    pub(super) fn writable_file(&self, ino: Ino) -> Result<(), Errno> {
+        match &self.nodes[ino].kind {
+            Kind::File(_) => self.writable(),
+            Kind::Dir(_) => Err(Errno::ISDIR),
+            Kind::Symlink(_) => Err(Errno::LOOP),
+            Kind::Fifo | Kind::Free => Err(Errno::NXIO),
+        }
+    }
+
+    /// Writes over themselves bytes that a file has from an offset on. After a failure none of them is to be written
+    /// back.
+    pub(super) fn rewrite(&mut self, path: &[u8], ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.io_fault()?;
+        let Kind::File(content) = &mut self.nodes[ino].kind else { return Err(Errno::INVAL) };
+        let from = usize::try_from(offset).map_err(|_| Errno::INVAL)?;
+        if !bytes.is_empty() {
+            assert_eq!(
+                content.seen.get(from..from + bytes.len()),
+                Some(bytes),
+                "other bytes are not for this"
+            );
+            content.rewrite(from, bytes.len());
+            self.written(ino);
+            self.record_path(path, ChangeKind::Modified);
+        }
+        self.record_path(path, ChangeKind::Closed);
+        Ok(())
     }
 
     fn wrote(&mut self, process: usize, slot: usize, ino: Ino) {

@@ -1,8 +1,9 @@
 //! What goes wrong from outside, and how it ends.
 
+use crate::cast::{AGENTS, CANARY};
+
 use super::{
-    AGENTS, AgentName, CANARY, Ending, Faults, LULL_MS_MAX, LULL_STEPS_MAX, Manners, Program, Shelf, World,
-    people,
+    AgentName, Ending, Faults, LULL_MS_MAX, LULL_STEPS_MAX, Manners, Program, Shelf, World, people, requests,
 };
 
 impl World {
@@ -21,9 +22,14 @@ impl World {
             crew.handle.kill_at_sync_of(dirs[self.below(dirs.len())].clone());
             self.power_cut_after_start.set(true);
         }
+        if let Some(crew) = crew.as_ref().filter(|_| self.chance(options.cuts_at_publishing)) {
+            crew.handle.kill_at_sync_of(self.layout.new_tasks());
+            self.power_cut_at_death.set(true);
+        }
         if let Some(crew) = crew.as_ref().filter(|_| self.chance(options.terms)) {
             self.tell(|| "TERM".into());
             crew.stop();
+            self.kernel.borrow_mut().draining = true;
         }
         if let Some(crew) = crew.as_ref().filter(|crew| crew.is_broken() && self.chance(0.05)) {
             self.tell(|| "an operator restarts what is broken".into());
@@ -52,6 +58,9 @@ impl World {
         }
         if self.chance(options.people) {
             people::act(self);
+        }
+        if self.chance(options.decisions) {
+            requests::decide(self);
         }
         if self.chance(0.02) && self.kernel.borrow().has_room() {
             let handle = self.disk.process();
@@ -133,7 +142,9 @@ impl World {
             }
         }
         drop(kernel);
-        if let Some(crew) = self.crew().filter(|crew| crew.is_broken() || self.chance(0.3)) {
+        // What a fault of the disk left to be tidied away is left to the next start.
+        let faulty = self.options.disk_faults > 0.0;
+        if let Some(crew) = self.crew().filter(|crew| faulty || crew.is_broken() || self.chance(0.3)) {
             crew.handle.kill();
         }
         self.bury();
@@ -142,7 +153,12 @@ impl World {
             people::forget_failures(self, &handle);
         }
         people::submit(self, &handle, CANARY);
-        // What died deserves another life, now that it can be done.
-        while people::replay(self, &handle) {}
+        // What died deserves another life, now that it can be done; some are let die again.
+        for _ in 0..self.below(self.disk.names(&self.layout.shelf(Shelf::Dead)).len() + 1) {
+            people::replay(self, &handle);
+        }
+        for _ in 0..self.below(3) {
+            requests::review(self, &handle, self.chance(0.5));
+        }
     }
 }

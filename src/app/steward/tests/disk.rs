@@ -1,7 +1,7 @@
 //! A file system in memory that can be killed or lose power at any primitive.
 //!
 //! It keeps apart what processes see and what a power cut would leave: content once synced, names once
-//! their directory is.
+//! their directory is. Bytes whose sync failed pass for clean: the next one succeeds, and leaves them out.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,27 @@ pub(super) enum Node {
 struct Content {
     seen: Vec<u8>,
     synced: Vec<u8>,
+    /// From here on the next sync writes.
+    dirty: Option<usize>,
     foreign: bool,
+}
+
+impl Content {
+    fn soil(&mut self, from: usize) {
+        self.dirty = Some(self.dirty.map_or(from, |dirty| dirty.min(from)));
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.soil(self.seen.len());
+        self.seen.extend(bytes);
+    }
+
+    fn sync(&mut self) {
+        if let Some(from) = self.dirty.take() {
+            self.synced.resize(from, 0);
+            self.synced.extend(&self.seen[from..]);
+        }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -72,6 +92,15 @@ impl Disk {
         state.synced = state.seen.clone();
         for content in state.contents.values_mut() {
             content.seen = content.synced.clone();
+            content.dirty = None;
+        }
+    }
+
+    /// Makes one name durable, as the kernel may at any time, whatever else is not.
+    pub(super) fn write_back(&self, path: &Path) {
+        let mut state = self.lock();
+        if let Some(node) = state.seen.get(path).copied() {
+            state.synced.insert(path.into(), node);
         }
     }
 
@@ -81,6 +110,7 @@ impl Disk {
         state.synced = state.seen.clone();
         for content in state.contents.values_mut() {
             content.synced = content.seen.clone();
+            content.dirty = None;
         }
     }
 
@@ -96,7 +126,9 @@ impl Disk {
     pub(super) fn put_file_of(&self, path: &Path, bytes: &[u8], foreign: bool) {
         let mut state = self.lock();
         let ino = state.new_file(path);
-        state.contents.insert(ino, Content { seen: bytes.into(), synced: bytes.into(), foreign });
+        state
+            .contents
+            .insert(ino, Content { seen: bytes.into(), synced: bytes.into(), dirty: None, foreign });
         drop(state);
         self.settle();
     }
@@ -166,26 +198,42 @@ impl Store for Disk {
     fn append(&self, file: &mut u64, bytes: &[u8]) -> io::Result<()> {
         match self.primitive() {
             Ok(mut state) => {
-                state.contents.get_mut(file).unwrap().seen.extend(bytes);
+                state.contents.get_mut(file).unwrap().append(bytes);
                 Ok(())
             }
             Err(error) => {
                 // The write at which the machine died may have got half way.
                 let half = &bytes[..bytes.len() / 2];
-                self.lock().contents.get_mut(file).unwrap().seen.extend(half);
+                self.lock().contents.get_mut(file).unwrap().append(half);
                 Err(error)
             }
         }
     }
-    fn sync(&self, file: &u64) -> io::Result<()> {
+    fn rewrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.primitive()?;
-        let content = state.contents.get_mut(file).unwrap();
-        content.synced = content.seen.clone();
+        let Node::File(ino) = state.seen[path] else { panic!("{} is no file", path.display()) };
+        let content = state.contents.get_mut(&ino).unwrap();
+        let from = usize::try_from(offset).unwrap();
+        assert_eq!(&content.seen[from..from + bytes.len()], bytes, "other bytes are not for this");
+        content.soil(from);
         Ok(())
+    }
+    fn sync(&self, file: &u64) -> io::Result<()> {
+        let primitive = self.primitive().map(drop);
+        let mut state = self.lock();
+        let content = state.contents.get_mut(file).unwrap();
+        match primitive {
+            Ok(()) => content.sync(),
+            Err(_) => content.dirty = None,
+        }
+        primitive
     }
     fn set_len(&self, file: &u64, len: u64) -> io::Result<()> {
         let mut state = self.primitive()?;
-        state.contents.get_mut(file).unwrap().seen.truncate(usize::try_from(len).unwrap());
+        let content = state.contents.get_mut(file).unwrap();
+        let len = usize::try_from(len).unwrap();
+        content.soil(len);
+        content.seen.truncate(len);
         Ok(())
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

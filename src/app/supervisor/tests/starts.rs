@@ -41,6 +41,22 @@ fn temporary_files_of_commands_that_are_gone_are_removed() {
 
 const SETTLED: &str = "settled";
 
+#[test]
+fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
+    let task: TaskId = "t".parse().unwrap();
+    for (shelf, token, goes) in [(Shelf::Done, 3, true), (Shelf::Dead, 4, true), (Shelf::Dead, 2, false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        put(&layout.ended(Shelf::Review, &task), &record_of(&task, "review", 3));
+        put(&layout.result_on(Shelf::Review, &task), "made");
+        put(&layout.ended(shelf, &task), &record_of(&task, shelf.as_str(), token));
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        assert_eq!(crew.removes(&layout.ended(Shelf::Review, &task)), goes, "{shelf:?}, {token}");
+        assert_eq!(crew.removes(&layout.result_on(Shelf::Review, &task)), goes);
+    }
+}
+
 /// A record that names a claim as decided if it has ended.
 fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
@@ -188,4 +204,67 @@ fn of_two_records_that_a_crash_left_each_says_what_is_decided() {
     crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
     crew.supervisor.turn([]);
     assert_eq!(crew.told.put_aside("t.5.n1.json"), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_outcome_waits_until_it_can_be_told_who_holds_its_task() {
+    let (id, worker): (TaskId, AgentName) = ("t".parse().unwrap(), "worker".parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    store.write_new(&layout.task(&id), record_of(&id, "ready", 5).as_bytes(), false).unwrap();
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    let lock = br#"{"v":1,"task":"t","token":5,"nonce":"n0","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
+    let outcome = br#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#;
+    let path = layout.outcome(&worker, &id, 5, "n1");
+    store.create_dir(&layout.outcomes_of(&worker)).unwrap();
+    store.write_new(&layout.lock(&id), lock, false).unwrap();
+    store.write_new(&path, outcome, false).unwrap();
+    store.fail_next("read", "t.lock", rustix::io::Errno::MFILE);
+    let hint = Hint::Touched { area: Area::Outcomes, path, touch: Touch::Whole };
+    crew.turn_after(0, vec![Message::Hint(hint)]);
+    assert!(!crew.tells(|fact| matches!(fact, Fact::Outcome { .. } | Fact::OutcomeRefused { .. })));
+    crew.turn_after(0, vec![Message::Hint(Hint::Rescan)]);
+    assert!(!crew.tells(|fact| matches!(fact, Fact::Outcome { .. })));
+    assert_eq!(crew.told.put_aside("t.5.n1.json").len(), 1, "it is not that of the claim");
+}
+
+#[test]
+fn the_record_of_an_ended_task_that_could_not_be_removed_is_by_the_next_scan() {
+    let ids: [TaskId; 4] = ["ended", "renewed", "unended", "known"].map(|id| id.parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+    let [ended, renewed, unended, known] = &ids;
+    put(&layout.task(known), &record_of(known, "ready", 5));
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    for (id, token) in [(ended, 3), (renewed, 2), (known, 9)] {
+        put(&layout.ended(Shelf::Done, id), &record_of(id, "done", token));
+    }
+    for id in [ended, renewed, unended] {
+        put(&layout.task(id), &record_of(id, "ready", 3));
+    }
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert_eq!(ids.map(|id| layout.task(&id).exists()), [false, true, true, true]);
+}
+
+#[test]
+fn a_stale_record_goes_before_the_task_can_end_where_it_lies() {
+    let id: TaskId = "t".parse().unwrap();
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let dead = layout.ended(Shelf::Dead, &id);
+    // Replayed, and a power cut took back that its record had left the shelf.
+    for (path, state, token) in [(dead.clone(), "dead", 3), (layout.task(&id), "ready", 5)] {
+        store.write_new(&path, record_of(&id, state, token).as_bytes(), false).unwrap();
+    }
+    let told = r#"{"at":"2026-11-20T03:00:00Z","event":"outcome","task":"t","token":5,"nonce":"n1","agent":"beater","status":"failed","error":"no","next":"dead"}"#;
+    let history = History { facts: facts_in(&[(2, told.to_owned())]), ..nothing_before() };
+    crew.supervisor.recover(Vec::new(), history).unwrap();
+    let jobs = crew.told.jobs.borrow();
+    let writes = |change: &Change| matches!(change, Change::Write { path, .. } if *path == dead);
+    assert!(jobs.iter().flat_map(|job| &job.then).any(writes), "it ends there");
+    drop(jobs);
+    assert!(!crew.removes(&dead), "what one batch does last would come after that");
+    assert!(!dead.exists());
 }
