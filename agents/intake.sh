@@ -1,12 +1,13 @@
 #!/bin/sh
 # /// agent
-# about = "Submits each text dropped into inbox/ for editing"
+# about = "Submits what is to be done with each text dropped into inbox/"
 # heartbeat = "20s"
 # ///
 #
 # Written in POSIX sh with coreutils alone, and without any nightcrew command: docs/protocol.md is all
-# that it relies on. A text is submitted once for each content it has had: going back to an earlier
-# content is no new task.
+# that it relies on. For each text there are three tasks: a summary and the facts, which go on side by side,
+# and a page, which needs both. They are submitted once for each content that the text has had: going
+# back to an earlier content is no new task.
 
 set -u
 LC_ALL=C
@@ -43,23 +44,24 @@ json_text() {
     printf '%s' "$escaped$rest"
 }
 
-# Publishes a task record: written to a file of our own, made durable, and only then given its name by
-# link(2), which fails if the name is taken. So a record is there whole, once, or not at all.
+# id_of KIND KEY: the same kind and key is the same task.
+id_of() { printf '%s\0k\0%s' "$1" "$2" | sha256sum | cut -c1-16; }
+
+# submit KIND ID MORE PAYLOAD: publishes a task record, in which MORE are further fields. It is written to
+# a file of our own, made durable, and only then given its name by link(2), which fails if the name is
+# taken. So a record is there whole, once, or not at all.
 submit() {
-    file=$1 name=${1#inbox/}
-    content=$(sha256sum <"$file") || return 1
-    key="${content%% *} $name"
-    id=$(printf 'edit\0k\0%s' "$key" | sha256sum | cut -c1-16)
-    for known in "$tasks/$id.json" "$tasks/new/$id.json" "$tasks/done/$id.json" "$tasks/dead/$id.json"; do
-        # Only a short cut: the supervisor knows a duplicate too, also of a record pruned long ago.
-        [ ! -e "$known" ] || return 0
+    kind=$1 id=$2 more=$3 payload=$4
+    # A dead letter's place would be free, but whether it is tried again is for a person to say; what is open,
+    # done or in review would be dropped as a duplicate anyway.
+    for shelf in . new done dead review; do
+        [ ! -e "$tasks/$shelf/$id.json" ] || return 0
     done
     nonce=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
-    path=$(json_text "$file") title=$(json_text "$name")
     temp=$NIGHTCREW_TMP/$id.$nonce
-    record='{"v":1,"id":"%s","token":0,"nonce":"%s","kind":"edit","at":"%s","by":"%s","payload":{"file":"%s","title":"%s"}}\n'
+    record='{"v":1,"id":"%s","token":0,"nonce":"%s","kind":"%s","at":"%s","by":"%s",%s"payload":%s}\n'
     # shellcheck disable=SC2059 # the format is the constant above
-    if ! printf "$record" "$id" "$nonce" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$NIGHTCREW_AGENT" "$path" "$title" >"$temp" ||
+    if ! printf "$record" "$id" "$nonce" "$kind" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$NIGHTCREW_AGENT" "$more" "$payload" >"$temp" ||
         ! sync "$temp"; then
         rm -f "$temp"
         return 1
@@ -67,15 +69,30 @@ submit() {
     if ln -T "$temp" "$tasks/new/$id.json" 2>/dev/null; then
         rm -f "$temp"
         sync "$tasks/new"
-        submitted=$((submitted + 1))
-        say "submitted $id: $name"
-        # A thousand texts at once take a while, in which this agent is not hung.
-        beat "submitted $id"
+        fresh=yes
     else
         rm -f "$temp"
         # Taken means that the same text is on its way already. Anything else is tried again.
         [ -e "$tasks/new/$id.json" ] || [ -e "$tasks/$id.json" ] || return 1
     fi
+}
+
+# The tasks of one text. Whatever a crash leaves out, the next look adds: each has its id from the text.
+hand_in() {
+    file=$1 name=${1#inbox/} fresh=
+    content=$(sha256sum <"$file") || return 1
+    key="${content%% *} $name"
+    edit=$(id_of edit "$key") facts=$(id_of facts "$key") publish=$(id_of publish "$key")
+    text="{\"file\":\"$(json_text "$file")\",\"title\":\"$(json_text "$name")\"}"
+    submit edit "$edit" '' "$text" &&
+        submit facts "$facts" '' "$text" &&
+        submit publish "$publish" "\"needs\":[\"$edit\",\"$facts\"]," "{\"summary\":\"$edit\",\"facts\":\"$facts\"}" ||
+        return 1
+    [ -n "$fresh" ] || return 0
+    submitted=$((submitted + 1))
+    say "submitted $name: edit $edit, facts $facts, publish $publish"
+    # A thousand texts at once take a while, in which this agent is not hung.
+    beat "submitted $publish"
 }
 
 # Looks at one file; returns 1 if it has to be looked at again.
@@ -100,7 +117,7 @@ consider() {
         refuse "$1: $bytes bytes, where $bytes_max are allowed"
     elif [ ! -r "$1" ]; then
         refuse "$1: not readable"
-    elif ! submit "$1"; then
+    elif ! hand_in "$1"; then
         return 1
     fi
     settled=$settled$newline$look

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # /// agent
-# about = "Turns an edited article into a page of site/ and renews the index"
+# about = "Joins a text's summary and facts into a page of site/, and renews the index"
 # handles = ["publish"]
 # concurrency = 1
 # timeout = "1m"
 # max_rss = "200M"
 # ///
 """Publishes one article as site/SLUG.html and renews site/index.html.
+
+Its task needs two others, by the editor and the clerk: $NIGHTCREW_NEEDS tells where their results lie, and the
+payload which is which, {"summary":ID,"facts":ID}.
 
 Publishing again makes the same pages again: a task may be tried more than once. The article itself is
 kept in site/SLUG.json, from which every page can be made anew; each file is replaced whole, by rename. One
@@ -21,9 +24,14 @@ import re
 import sys
 import unicodedata
 
-DATAERR = 65
+DATAERR, NOINPUT = 65, 66
 SLUG_LEN_MAX = 60
 NO_BREAK_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+HOW = {
+    "command": "by a language model",
+    "luhn": "in its own sentences",
+    "excerpt": "in its own sentences, because the editor was not available",
+}
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fbfaf7; --quiet: #66625a; --line: #e2ded4; --link: #0b5394; }
@@ -70,9 +78,34 @@ def stop(code, why):
     sys.exit(code)
 
 
+def result_of(task, needs):
+    """The result of one of the tasks that this one needed."""
+    need = needs.get(task) if isinstance(task, str) else None
+    if need is None:
+        stop(DATAERR, f"{task!r} is none of the tasks that this one needs: see agents/intake.sh")
+    if need["output"] is None:
+        stop(NOINPUT, f"task {task} found nothing to do, so there is nothing to publish")
+    with open(need["output"], encoding="utf-8") as source:
+        return json.load(source)
+
+
+def joined(payload):
+    """The article: what the editor and the clerk made of one text."""
+    if not isinstance(payload, dict) or "NIGHTCREW_NEEDS" not in os.environ:
+        raise ValueError('it should be {"summary":ID,"facts":ID}, of a task that needs these two')
+    with open(os.environ["NIGHTCREW_NEEDS"], encoding="utf-8") as source:
+        needs = json.load(source)
+    summary, facts = (result_of(payload.get(part), needs) for part in ("summary", "facts"))
+    if summary["content"] != facts["content"]:
+        # One read it before the change and one after. The new content has three tasks of its own.
+        stop(NOINPUT, f"{facts['file']} changed meanwhile: nothing to publish")
+    return checked({**facts, "summary": summary["summary"], "method": summary["method"]})
+
+
 def checked(article):
     """The article, if it has every part that a page shows."""
-    shape = {"file": str, "title": str, "summary": list, "keywords": list, "words": int, "minutes": int, "changed": str}
+    shape = {"file": str, "title": str, "summary": list, "method": str}
+    shape |= {"keywords": list, "words": int, "minutes": int, "changed": str}
     if not isinstance(article, dict):
         raise ValueError("not an object")
     for part, kind in shape.items():
@@ -138,7 +171,8 @@ def page(article):
     if article["keywords"]:
         items = "".join(f"<li>{text(word)}</li>" for word in article["keywords"])
         body.append(f'<ul class="words quiet">{items}</ul>')
-    body.append(f"<footer>Summary of {text(article['file'])}</footer>")
+    how = HOW.get(article["method"], f"by {article['method']}")
+    body.append(f"<footer>Summary of {text(article['file'])}, {text(how)}</footer>")
     return PAGE.format(title=text(article["title"]), style=STYLE, body="\n".join(body))
 
 
@@ -160,9 +194,9 @@ def index(articles):
 
 def main():
     try:
-        article = checked(json.load(sys.stdin))
-    except (ValueError, RecursionError) as error:
-        stop(DATAERR, f"the payload is no article: {error}")
+        article = joined(json.load(sys.stdin))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        stop(DATAERR, f"no article can be made of the payload: {error!r}")
     site = os.path.join(os.environ["NIGHTCREW_DIR"], "site")
     os.makedirs(site, exist_ok=True)
     slug = slug_of(article["file"], site)
