@@ -224,8 +224,18 @@ fn tail(store: &impl Store, log: &Path, size: u64, wanted: usize) -> io::Result<
 fn split(agent: &AgentName, marks: &[Mark], offset: u64, bytes: &[u8]) -> Vec<Line> {
     let mut at = offset;
     let mut lines = Vec::new();
-    for raw in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let mark = marks.get(..marks.partition_point(|mark| mark.offset <= at)).and_then(<[Mark]>::last);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let next = marks.partition_point(|mark| mark.offset <= at);
+        let mark = marks.get(..next).and_then(<[Mark]>::last);
+        let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+        // What one run printed without a newline is no part of another's line.
+        let within = marks.get(next..).unwrap_or_default().iter().map(|later| (later.offset - at, later));
+        let mut within = within.take_while(|(from, _)| usize::try_from(*from).is_ok_and(|from| from < line));
+        let others = within.find(|(_, later)| mark.is_none_or(|mark| mark.run != later.run));
+        let end = others.and_then(|(from, _)| usize::try_from(from).ok()).unwrap_or(line);
+        let (raw, behind) = rest.split_at(end);
+        rest = behind;
         let text = raw.strip_suffix(b"\n").unwrap_or(raw);
         let pieces: Vec<&[u8]> =
             if text.is_empty() { vec![text] } else { text.chunks(LINE_LEN_MAX).collect() };
@@ -415,6 +425,17 @@ mod tests {
 
     fn texts(lines: &[Line]) -> Vec<String> {
         lines.iter().map(|line| format!("{}:{}", line.agent, line.text)).collect()
+    }
+
+    #[test]
+    fn what_a_run_printed_without_a_newline_is_no_part_of_the_next_ones_line() {
+        let mark = |offset, run: &str| Mark { offset, at: Wall(0), run: run.parse().unwrap() };
+        let agent = "a".parse().unwrap();
+        // The second mark is of the same run, a little later.
+        let marks = [mark(0, "R1"), mark(2, "R1"), mark(3, "R2"), mark(8, "R3")];
+        let lines = split(&agent, &marks, 0, b"onetwo\n3three");
+        let told = lines.iter().map(|line| (line.run.as_ref().unwrap().as_str(), line.text.as_str()));
+        assert_eq!(told.collect::<Vec<_>>(), [("R1", "one"), ("R2", "two"), ("R2", "3"), ("R3", "three")]);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.reject(now, &path, "submission", "its name is not ID.json");
                 continue;
             };
-            match self.read_record::<TaskRecord>(now, &path, RECORD_LEN_MAX) {
+            match self.read_record::<TaskRecord>(now, &path, RECORD_LEN_MAX * 2) {
                 Reading::Whole(record) if record.id == id => self.submission(now, record),
                 Reading::Whole(_) => self.reject(now, &path, "submission", "its id is not its file's name"),
                 Reading::Nothing => {}
