@@ -330,22 +330,31 @@ impl<S: Store> Writer<S> {
                 touched.insert(parent(from).to_owned());
                 Ok(())
             }
-            Change::Link { from, to } => {
-                match self.store.link(from, to) {
-                    Err(error)
-                        if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-                    }
-                    other => other.map_err(|error| failure(to, &error))?,
-                }
-                touched.insert(parent(to).to_owned());
-                Ok(())
-            }
+            Change::Link { from, to } => self.link(from, to, touched),
             Change::Remove { path } => {
                 self.store.unlink(path).map_err(|error| failure(path, &error))?;
                 touched.insert(parent(path).to_owned());
                 Ok(())
             }
         }
+    }
+
+    fn link(&self, from: &Path, to: &Path, touched: &mut BTreeSet<PathBuf>) -> Result<(), Failure> {
+        if self.store.stat(from).map_err(|error| failure(from, &error))?.is_some() {
+            match self.store.link(from, to) {
+                // Somebody removed the directory that it goes to.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.store.create_dir(parent(to)).map_err(|error| failure(to, &error))?;
+                    touched.insert(parent(parent(to)).to_owned());
+                    self.store.link(from, to).map_err(|error| failure(to, &error))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(|error| failure(to, &error))?,
+            }
+        }
+        // Done before, or nothing to do; a repeat must still make the name durable.
+        touched.insert(parent(to).to_owned());
+        Ok(())
     }
 
     fn publish(&mut self, temp: &Path, to: &Path, touched: &mut BTreeSet<PathBuf>) -> Result<(), Failure> {

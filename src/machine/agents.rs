@@ -128,6 +128,7 @@ impl State {
             }
         }
         agent.failures = 0;
+        agent.health = Health::default();
         agent.since = now.wall;
         let kinds = version.manifest.handles.clone();
         let before = agent.accepted.replace(version);

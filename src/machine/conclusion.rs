@@ -134,6 +134,11 @@ pub(super) fn follow(
     }
 }
 
+/// As much of a reason as the ledger tells.
+pub(super) fn told(text: &str) -> String {
+    text.chars().take(ERROR_TOLD_MAX).collect()
+}
+
 /// A wait that is no shorter than its owner asked for.
 fn no_sooner(wait_ms: u64, after: Option<u64>) -> u64 {
     wait_ms.max(after.unwrap_or(0).min(RETRY_AFTER_MS_MAX))
@@ -158,7 +163,7 @@ pub(super) fn fact_of(
         (Conclusion::Cancelled { .. }, _) => "cancelled",
     };
     // The whole of it is in the record. What one commit holds must stay within what a recovery reads back.
-    let error = error.map(|text| text.chars().take(ERROR_TOLD_MAX).collect());
+    let error = error.map(|text| told(text));
     let next = next.to_string();
     Fact::Outcome { task, token, nonce: claim.nonce.clone(), agent, status: status.into(), error, next }
 }

@@ -46,6 +46,7 @@ impl State {
         let mut room = self.setup.tasks_at_once.saturating_sub(busy);
         // What was paid for comes first.
         while room > 0
+            && self.judge_from <= now.mono
             && let Some(task) = self.to_judge.pop_front()
         {
             self.judge(now, &task, out);

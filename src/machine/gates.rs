@@ -11,6 +11,8 @@ use crate::protocol::request::{Ask, Request};
 use crate::protocol::task::{ERROR_LEN_MAX, Made, Phase};
 use crate::protocol::time::{Now, show_duration};
 
+use super::agents::QUIET_MS;
+use super::conclusion::told;
 use super::effect::{Bound, BoundFate, Output, RecordChange};
 use super::event::Found;
 use super::state::{Cause, End, Role, Run, Stage, State, Then, Writing};
@@ -65,7 +67,12 @@ impl State {
             (Judgement::Passed, _) => self.pass(now, id, made, gate, out),
             (_, Some(why)) => self.give_up(id, format!("cancelled: {why}"), out),
             (Judgement::Refused(words), None) => self.send_to_review(id, gate, words, out),
-            (Judgement::None, None) => self.to_judge.push_back(id.clone()),
+            (Judgement::None, None) => {
+                if run.cause == Cause::Busy {
+                    self.judge_from = now.mono.plus(QUIET_MS);
+                }
+                self.to_judge.push_back(id.clone());
+            }
         }
     }
 
@@ -90,7 +97,7 @@ impl State {
         change.made = task.made().cloned();
         change.reason = Some(words.clone());
         let (task, token) = (id.clone(), task.token);
-        change.facts.push(Fact::Judged { task, token, by, words: Some(words), next: "review".into() });
+        change.facts.push(Fact::Judged { task, token, by, words: Some(told(&words)), next: "review".into() });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Review), out);
     }
 

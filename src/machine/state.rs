@@ -325,6 +325,8 @@ pub struct State {
     pub(super) needed_by: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// Tasks whose results wait for their gate, in the order in which they were made.
     pub(super) to_judge: VecDeque<TaskId>,
+    /// Not before this: a gate's file was being written.
+    pub(super) judge_from: Mono,
     /// Tasks whose locks age or cannot be read.
     pub(super) aging: BTreeSet<TaskId>,
     /// Claims by processes outside any run, by the name they are watched under.
@@ -367,6 +369,7 @@ impl State {
             asked: BTreeMap::new(),
             needed_by: BTreeMap::new(),
             to_judge: VecDeque::new(),
+            judge_from: Mono(0),
             aging: BTreeSet::new(),
             outside: BTreeMap::new(),
             claimed_kinds: BTreeSet::new(),

@@ -200,6 +200,11 @@ impl State {
         // Of a task that was tried, it says when the next try may be.
         more.not_before.take_if(|_| found.failures + found.deferrals > 0);
         more.made = found.made;
+        // What it needed was met once, whatever became of that since.
+        if !matches!(found.phase, Phase::New | Phase::Blocked) {
+            more.met.append(&mut more.needs);
+            more.lost_need = None;
+        }
         let stage = match found.phase {
             Phase::Blocked => Stage::Blocked,
             Phase::Gated => Stage::Gated { run: None },
@@ -274,6 +279,9 @@ impl State {
         match recording.writing.clone() {
             // The owner's output was no output.
             Writing::Success(claim) => {
+                if let Some(more) = self.tasks.get_mut(&id).and_then(|task| task.more.as_mut()) {
+                    more.made = None;
+                }
                 let error = format!("its output was refused: {why}");
                 let failed = Conclusion::Failed { error, permanent: false, code: None, after: None };
                 self.conclude(now, &id, *claim, &failed, Told::Now, out);

@@ -9,6 +9,7 @@ use crate::protocol::task::{OnDead, Phase, Wishes};
 use crate::protocol::time::{Mono, Now, Wall};
 
 use super::claims::WAIT_MS_MAX;
+use super::conclusion::told;
 use super::effect::{Bound, BoundFate, Output, RecordChange};
 use super::event::{Need, Submission};
 use super::state::{End, More, Stage, State, Then, Writing};
@@ -60,6 +61,10 @@ impl State {
 
     /// Whether what a new task needs waits, in the end, for that task itself.
     pub(super) fn closes_a_cycle(&self, new: &Submission) -> bool {
+        // A circle passes through a task that is open and needs this one.
+        if !self.needed_by.contains_key(&new.id) {
+            return new.wishes.needs.contains(&new.id);
+        }
         let mut open: Vec<&TaskId> = new.wishes.needs.iter().collect();
         let mut seen = BTreeSet::new();
         while let Some(id) = open.pop() {
@@ -104,7 +109,8 @@ impl State {
             return None;
         }
         let first = [self.waiting.first(), self.expiring.first()].into_iter().flatten().map(|(at, _)| *at);
-        first.chain(self.next_lock_deadline()).min()
+        let gates = Some(self.judge_from).filter(|at| *at > self.stepped && !self.to_judge.is_empty());
+        first.chain(gates).chain(self.next_lock_deadline()).min()
     }
 
     pub(super) fn wait(&mut self, id: &TaskId, until: Mono) {
@@ -165,7 +171,7 @@ impl State {
         self.tasks
             .values()
             .filter_map(|task| task.more.as_ref())
-            .flat_map(|more| more.met.iter().cloned())
+            .flat_map(|more| more.met.iter().chain(&more.needs).cloned())
             .collect()
     }
 
@@ -227,7 +233,7 @@ impl State {
         change.phase = Phase::Dead;
         change.token = token;
         change.reason = Some(why.clone());
-        change.facts.push(Fact::GivenUp { task: id.clone(), token, why });
+        change.facts.push(Fact::GivenUp { task: id.clone(), token, why: told(&why) });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Dead), out);
     }
 }

@@ -66,6 +66,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Report::Exited { run, ending } => Event::Exited(run, ending),
             Report::TreeGone { run, killed } => {
                 let Some(agent) = self.state.agent_of(&run).cloned() else { return };
+                if self.sight == Sight::Blind {
+                    // What lies where state/ was is nobody's: no log is written or read.
+                    return self.step(now, Event::TreeGone(run, killed, String::new()));
+                }
                 // The run is over once all that it printed is in its log: the last of it may be kept.
                 self.closing.insert(run.clone(), killed);
                 if self.processes.close_run(&agent, &run) {

@@ -158,7 +158,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(why) => return log::error!("{why}; task {id} is looked at again"),
         };
         let was_admitted = record.token > 0 || record.state != Phase::New;
-        let told = self.admissions.remove(&id).filter(|told| told.nonce == record.nonce);
+        let told = self
+            .admissions
+            .remove(&id)
+            .filter(|told| told.nonce == record.nonce && told.token > record.token);
         let submission = Submission {
             id: id.clone(),
             nonce: record.nonce.clone(),

@@ -284,7 +284,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         };
         let mut job = Job { ticket: Some(Ticket(ticket)), ..Job::default() };
         self.keep_result(&change, &mut job);
-        self.settle_what_was_bound(now, &record, &change, &mut job);
         if let Some((agent, token, nonce)) = &change.settled {
             // Before the record and the lock, because after those a crash leaves nothing that tells of these.
             job.last.push(Change::Remove { path: layout.output(agent, &change.task, *token) });
@@ -303,6 +302,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             None => open,
         };
         job.then.push(Change::Write { path: target, bytes: record::encode(&record) });
+        self.settle_what_was_bound(now, &record, &change, &mut job);
         if let Some((_, _, nonce)) = &change.settled {
             // A lock that was lost has no removal either: it would take away the next owner's.
             let lock = layout.lock(&change.task);
@@ -362,7 +362,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         // While the task bears that token, the output is that of the claim which holds it.
         let theirs = match self.read_task(task) {
             Ok(record) => record.token != token,
-            Err(Unread::Lost(_)) => true,
+            // In review it bears that token too.
+            Err(Unread::Lost(_)) => self
+                .ended_record(task)
+                .is_ok_and(|ended| ended.is_none_or(|(_, record)| record.token != token)),
             Err(Unread::ForNow(_)) => false,
         };
         if theirs {

@@ -306,7 +306,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
         }
         // A lock that the disk does not tell of is not one that is gone: it may be somebody else's.
-        let lock = if outcomes.is_empty() {
+        // Nor is one that expired without a try, if somebody holds it.
+        let lock = if outcomes.is_empty() && record.wishes.expires.is_none() {
             None
         } else {
             self.read_lock(id).map_err(|error| format!("the lock of task {id}: {error}"))?
@@ -333,8 +334,11 @@ fn admissions_in(facts: &[Fact]) -> BTreeMap<TaskId, Admission> {
     for fact in facts {
         if let Fact::Submitted { task, token, nonce, .. } | Fact::Replayed { task, token, nonce, .. } = fact {
             admitted.insert(task.clone(), Admission { token: *token, nonce: nonce.clone() });
-        } else if let Fact::Claimed { task, .. } | Fact::Outcome { task, .. } | Fact::Vacated { task, .. } =
-            fact
+        } else if let Fact::Claimed { task, .. }
+        | Fact::Outcome { task, .. }
+        | Fact::GivenUp { task, .. }
+        | Fact::Judged { task, .. }
+        | Fact::Vacated { task, .. } = fact
         {
             admitted.remove(task);
         }

@@ -70,7 +70,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         for new in bound {
             let from = layout.bound(agent, &change.task, *token, &new);
             if let BoundFate::Submitted(_) = fate {
-                // Before the record, because after it a crash leaves nothing that would do it again.
+                // After the record, which says whether it is to be done, also to a next supervisor.
                 job.then.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
             }
             job.last.push(Change::Remove { path: from });
