@@ -147,18 +147,19 @@ impl State {
     /// Goes on with a task that may have nothing left to wait for.
     pub(super) fn unblock(&mut self, now: Now, id: &TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else { return };
-        let (Stage::Blocked, Some(more)) = (&task.stage, &task.more) else { return };
-        if let Some(lost) = &more.lost_need {
+        let Stage::Blocked = task.stage else { return };
+        let more = task.more.as_ref();
+        if let Some(lost) = more.and_then(|more| more.lost_need.as_ref()) {
             let why = format!("task {lost}, which it needs, is a dead letter");
             self.give_up(id, why, out);
-        } else if more.needs.is_empty() {
+        } else if more.is_none_or(|more| more.needs.is_empty()) {
             self.go_on(now, id, out);
         }
     }
 
     /// Tells those that need a task that it ended.
     pub(super) fn need_ended(&mut self, now: Now, id: &TaskId, end: End, out: &mut Out) {
-        if end == End::Review {
+        if end == End::Review && !mutant!(ReviewedNeedEnded) {
             return;
         }
         for waiting in self.needed_by.remove(id).unwrap_or_default() {

@@ -1,7 +1,7 @@
 //! Needs, priorities, times and cancelling.
 
 use super::*;
-use crate::machine::event::{Ended, Need};
+use crate::machine::event::{Ended, Found, Need};
 use crate::protocol::layout::Shelf;
 use crate::protocol::task::OnDead;
 
@@ -67,6 +67,19 @@ fn what_needs_a_dead_letter_becomes_one_unless_it_is_to_run_nevertheless() {
     s.stored().tell(Event::Asked(cancel(&["a"], None))).stored();
     assert_eq!(s.change().task, name("t"), "its need was cancelled");
     assert_eq!(s.change().phase, Phase::Dead);
+}
+
+#[test]
+fn what_it_waited_for_may_have_ended_before_a_crash() {
+    for (need, phase) in
+        [(Need::Done, Some(Phase::Ready)), (Need::Dead, Some(Phase::Dead)), (Need::Open, None)]
+    {
+        let mut s = Story::new();
+        let Submission { wishes, needs, .. } = needing("t", &[("a", need)]);
+        let found = Found { wishes, needs, ..super::gates::found(Phase::Blocked) };
+        s.tell(Event::TaskFound(Box::new(found)));
+        assert_eq!(s.changes().first().map(|change| change.phase), phase, "{need:?}");
+    }
 }
 
 #[test]
