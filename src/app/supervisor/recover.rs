@@ -319,8 +319,10 @@ fn admissions_in(facts: &[Fact]) -> BTreeMap<TaskId, Admission> {
     for fact in facts {
         if let Fact::Submitted { task, token, nonce, .. } | Fact::Replayed { task, token, nonce, .. } = fact {
             admitted.insert(task.clone(), Admission { token: *token, nonce: nonce.clone() });
-        } else if let Fact::Claimed { task, .. } | Fact::Outcome { task, .. } | Fact::Vacated { task, .. } =
-            fact
+        } else if let Fact::Claimed { task, .. }
+        | Fact::Outcome { task, .. }
+        | Fact::Vacated { task, .. }
+        | Fact::GivenUp { task, .. } = fact
         {
             admitted.remove(task);
         }

@@ -134,15 +134,17 @@ fn an_admission_that_a_crash_cut_short_is_carried_out_and_not_told_again() {
         let entry = r#"{"at":"2026-11-20T03:00:00Z","event":"submitted","task":"t","kind":"k","token":7,"by":"operator","#;
         (2, format!("{entry}\"nonce\":\"{nonce}\"}}"))
     };
-    for (nonce, expected) in [("n", 7), ("other", 1)] {
+    let given_up =
+        (3, r#"{"at":"2026-11-20T03:00:00Z","event":"given_up","task":"t","token":8,"why":"x"}"#.to_owned());
+    for (nonce, then, expected) in [("n", None, 7), ("other", None, 1), ("n", Some(given_up), 1)] {
         let mut crew = Crew::new();
         let record =
             r#"{"v":1,"id":"t","token":0,"nonce":"n","kind":"k","at":"2026-11-20T03:00:00Z","payload":1}"#;
         let path = crew.layout.new_task(&"t".parse().unwrap());
         crew.supervisor.store.write_new(&path, record.as_bytes(), false).unwrap();
-        crew.supervisor
-            .recover(Vec::new(), History { facts: facts_in(&[told(nonce)]), ..nothing_before() })
-            .unwrap();
+        let told: Vec<_> = [told(nonce)].into_iter().chain(then).collect();
+        let history = History { facts: facts_in(&told), ..nothing_before() };
+        crew.supervisor.recover(Vec::new(), history).unwrap();
         crew.told.jobs.borrow_mut().clear();
         crew.turn_after(0, Vec::new());
         let jobs = crew.told.jobs.borrow();
@@ -151,7 +153,7 @@ fn an_admission_that_a_crash_cut_short_is_carried_out_and_not_told_again() {
         let [Change::Write { bytes, .. }] = &job.then[..] else { panic!("{job:?}") };
         let bytes = String::from_utf8_lossy(bytes);
         assert!(bytes.contains(&format!("\"token\":{expected},")), "{bytes}");
-        assert_eq!(job.entries.is_empty(), nonce == "n", "{job:?}");
+        assert_eq!(job.entries.is_empty(), expected == 7, "{job:?}");
     }
 }
 
