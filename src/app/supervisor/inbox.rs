@@ -195,6 +195,19 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
+    /// The record of a task that is in review: not of one that was decided about, and whose removal from there a
+    /// crash prevented. Tokens only rise, so that of another life which is to be reviewed is higher.
+    pub(super) fn in_review(&self, id: &TaskId) -> Result<Option<TaskRecord>, String> {
+        let Some(reviewed) = self.read_ended(Shelf::Review, id)? else { return Ok(None) };
+        for shelf in [Shelf::Done, Shelf::Dead] {
+            let ended = self.read_ended(shelf, id)?;
+            if ended.is_some_and(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(reviewed))
+    }
+
     /// What the disk tells of the tasks that one needs.
     pub(super) fn needs_of(&self, record: &TaskRecord) -> Result<Vec<(TaskId, Need)>, String> {
         let is_there = |shelf: Shelf, id: &TaskId| {
@@ -216,7 +229,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
             return self.step(now, Event::Asked(request));
         };
-        let found = match self.read_ended(Shelf::Review, task) {
+        let found = match self.in_review(task) {
             Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
             Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
         };

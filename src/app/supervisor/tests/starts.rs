@@ -1,6 +1,7 @@
 //! What an earlier supervisor left, taken up.
 
 use super::*;
+use crate::edge::signals::SignalEvent;
 
 #[test]
 fn files_made_for_runs_that_are_gone_are_cleared_at_the_start() {
@@ -54,6 +55,10 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
         crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
         assert_eq!(crew.removes(&layout.ended(Shelf::Review, &task)), goes, "{shelf:?}, {token}");
         assert_eq!(crew.removes(&layout.result_on(Shelf::Review, &task)), goes);
+        let request = r#"{"v":1,"id":"r","ask":"approve","task":"t"}"#;
+        put(&layout.request(&"r".parse().unwrap()), request);
+        crew.turn_after(0, vec![Message::Signal(SignalEvent::Rescan)]);
+        assert_eq!(crew.tells(|fact| matches!(fact, Fact::Judged { .. })), !goes, "nor before that is done");
     }
 }
 
