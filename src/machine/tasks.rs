@@ -327,6 +327,13 @@ impl State {
         self.tasks.contains_key(id)
     }
 
+    /// True if the task is open, nobody is known to hold it, and nothing is being decided about it.
+    #[must_use]
+    pub fn is_free(&self, id: &TaskId) -> bool {
+        let stage = self.tasks.get(id).map(|task| &task.stage);
+        matches!(stage, Some(Stage::Ready | Stage::Waiting { .. } | Stage::Blocked))
+    }
+
     /// True if a lock of this task would be news.
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {

@@ -70,6 +70,29 @@ fn record_of(id: &TaskId, state: &str, token: u64) -> String {
 }
 
 #[test]
+fn what_was_submitted_within_a_claim_that_a_power_cut_took_goes_with_it() {
+    let (task, new): (TaskId, TaskId) = ("t".parse().unwrap(), "new".parse().unwrap());
+    let agent: AgentName = "beater".parse().unwrap();
+    for (lock, goes) in [(None, true), (Some(""), true), (Some("whole"), false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        let bound = layout.bound(&agent, &task, 5, &new);
+        store.create_dir(&layout.bound_of(&agent)).unwrap();
+        put(&bound, "{}");
+        put(&layout.task(&task), &record_of(&task, "ready", 5));
+        let whole =
+            r#"{"v":1,"task":"t","token":5,"nonce":"n","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
+        if let Some(text) = lock {
+            put(&layout.lock(&task), if text.is_empty() { text } else { whole });
+        }
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        crew.turn_after(20_000, Vec::new());
+        assert_eq!(!bound.exists() || crew.removes(&bound), goes, "{lock:?}");
+    }
+}
+
+#[test]
 fn what_an_end_that_a_crash_cut_short_left_is_removed_without_a_word() {
     let (ended, open): (TaskId, TaskId) = ("ended".parse().unwrap(), "open".parse().unwrap());
     let agent: AgentName = "beater".parse().unwrap();
