@@ -200,6 +200,18 @@ fn who_ends_for_another_reason_already_is_cancelled_nevertheless() {
 }
 
 #[test]
+fn what_a_survivor_works_on_is_cancelled_once_that_is_gone() {
+    let mut s = Story::new();
+    s.tell(Event::SurvivorFound(name("old"), name("h"), identity(9)));
+    s.tell(Event::TaskFound(Box::new(super::gates::found(Phase::Ready))));
+    let lock = s.lock("t", "h", Some(&name("old")), Some(identity(9)));
+    s.locked(lock).tell(Event::Asked(cancel(&["t"], None)));
+    assert!(!s.wants(&Effect::LookForOutcomes(name("t"), name("h"))), "it is being stopped");
+    s.ends(&name("old"), Ending::Unseen).looked("t").stored();
+    assert_eq!(s.change().phase, Phase::Dead);
+}
+
+#[test]
 fn what_was_handed_in_before_it_was_cancelled_counts() {
     let mut s = Story::new();
     s.admitted("t", "k");
