@@ -328,7 +328,7 @@ impl State {
             run.is_service() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
         });
         let since = young.map(|run| run.started.mono).chain(self.quiet_since);
-        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped)
+        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped.mono)
     }
 
     fn is_stuck(&self, run: &RunId) -> bool {

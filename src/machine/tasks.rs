@@ -317,6 +317,9 @@ impl State {
             && let Stage::Held(claim) = &task.stage
             && claim.owner == Owner::Run(run.clone())
         {
+            // It may have expired meanwhile.
+            let expires = task.more.as_ref().and_then(|more| more.expires);
+            self.expiring.extend(expires.map(|at| (at, id.clone())));
             self.make_ready(id, out);
         }
     }

@@ -43,10 +43,9 @@ impl State {
             |(id, need): &(TaskId, Need)| if self.tasks.contains_key(id) { Need::Open } else { *need };
         let such =
             |wanted: Need| needs.iter().filter(move |need| known(need) == wanted).map(|need| need.0.clone());
-        let expires_in = |at: Wall| u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0);
         More {
             not_before: wishes.not_before,
-            expires: wishes.expires.map(|at| now.mono.plus(expires_in(at))),
+            expires: wishes.expires,
             group: wishes.group.clone(),
             needs: such(Need::Open).collect(),
             lost_need: such(Need::Dead).next().filter(|_| wishes.on_dead == OnDead::Fail),
@@ -88,7 +87,7 @@ impl State {
             self.go_on(now, &id, out);
         }
         while let Some((at, id)) = self.expiring.first().cloned()
-            && at <= now.mono
+            && at <= now.wall
         {
             self.expiring.pop_first();
             self.give_up_if_due(now, &id, out);
@@ -100,8 +99,10 @@ impl State {
         if !self.takes_work() {
             return None;
         }
-        let first = [self.waiting.first(), self.expiring.first()].into_iter().flatten().map(|(at, _)| *at);
-        first.chain(self.next_lock_deadline()).min()
+        let expires =
+            self.expiring.first().map(|(at, _)| self.stepped.mono.plus(wait_until(self.stepped, *at)));
+        let waits = self.waiting.first().map(|(at, _)| *at);
+        [waits, expires, self.next_lock_deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn wait(&mut self, id: &TaskId, until: Mono) {
@@ -180,7 +181,7 @@ impl State {
             return self.cancel(now, id, why, out);
         }
         let Some(task) = self.tasks.get(id) else { return };
-        let expired = task.more.as_ref().is_some_and(|more| more.expires.is_some_and(|at| at <= now.mono));
+        let expired = task.more.as_ref().is_some_and(|more| more.expires.is_some_and(|at| at <= now.wall));
         match task.stage {
             Stage::Ready | Stage::Waiting { .. } | Stage::Blocked if expired => {
                 self.give_up(id, "it expired before a try of it began".into(), out);

@@ -147,6 +147,30 @@ fn what_expires_before_a_try_begins_is_a_dead_letter_and_what_runs_goes_on() {
     assert_eq!(change.phase, Phase::Dead, "no other try begins");
 }
 
+#[test]
+fn a_pause_of_the_machine_puts_off_no_expiry() {
+    let mut s = with_handler();
+    s.tell(Event::HaltSeen(Some("x".into())));
+    let wishes = Wishes { expires: Some(Wall(s.now().wall.0 + 1_000)), ..Wishes::default() };
+    s.tell(Event::Submitted(wishing("t", wishes, &[]))).stored();
+    let Now { mono, wall } = s.now();
+    let later = Now { mono, wall: Wall(wall.0 + 1_000) };
+    s.news = s.state.step(later, Event::HaltSeen(None));
+    assert_eq!(s.change().phase, Phase::Dead);
+    assert!(s.launches().is_empty());
+}
+
+#[test]
+fn what_could_not_be_laid_out_may_have_expired_meanwhile() {
+    let mut s = with_handler();
+    let wishes = Wishes { expires: Some(Wall(s.now().wall.0 + 1_000)), ..Wishes::default() };
+    s.tell(Event::Submitted(wishing("t", wishes, &[]))).stored();
+    let [(run, ..)] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    let run = run.clone();
+    s.wait(1_000).tell(Event::DispatchFailed(run, "full".into()));
+    assert_eq!(s.change().phase, Phase::Dead);
+}
+
 fn cancel(tasks: &[&str], group: Option<&str>) -> Request {
     let (tasks, group) = (tasks.iter().map(|id| name(id)).collect(), group.map(name));
     Request { v: 1, id: name("r"), ask: Ask::Cancel { tasks, group, why: "not wanted".into() } }
