@@ -131,6 +131,7 @@ fn judgement(cause: &Cause, ending: Ending, words: &str) -> Judgement {
         Judgement::Refused(cut(if words.is_empty() { &how } else { words }, ERROR_LEN_MAX).to_owned())
     };
     match (cause, ending) {
+        (Cause::Own, _) if mutant!(GateBelieved) => Judgement::Passed,
         (Cause::Own, Ending::Code(0)) => Judgement::Passed,
         (Cause::Own, Ending::Code(_) | Ending::Signal(_)) => said(format!("the gate said nothing: {ending}")),
         (Cause::Timeout(_), _) => {

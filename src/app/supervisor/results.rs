@@ -80,10 +80,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let from = layout.bound(agent, &change.task, *token, &new);
             if let BoundFate::Submitted(_) = fate {
                 // Before the record, because after it a crash leaves nothing that would do it again.
-                job.then.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+                let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
+                part.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
             }
             job.last.push(Change::Remove { path: from });
         }
+    }
+
+    fn agents_with_bound(&self) -> Vec<AgentName> {
+        let found = self.store.list(&self.options.layout.bound_dir(), LISTED_MAX).unwrap_or_default();
+        found.iter().filter_map(|entry| entry.name.parse().ok()).collect()
     }
 
     /// The tasks that were submitted within one by the owner with this token.
@@ -162,7 +168,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     _ if undecided => continue,
                     Err(_) => continue,
                     Ok(Some((Shelf::Review, record))) if is_its(&record) => continue,
-                    Ok(Some((Shelf::Done, record))) if is_its(&record) => Job {
+                    Ok(Some((Shelf::Done, record))) if is_its(&record) && !mutant!(BoundDropped) => Job {
                         then: vec![Change::Link { from: from.clone(), to: layout.new_task(&new) }],
                         last: vec![Change::Remove { path: from }],
                         ..Job::default()
