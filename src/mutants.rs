@@ -91,6 +91,14 @@ mod choice {
         RemnantsLeft "remnants-left",
         /// A start builds on names that an earlier supervisor may not have made durable.
         NamesBelieved "names-believed",
+        /// What an owner submitted within a task is submitted before the task's outcome is committed.
+        BoundPublishedEarly "bound-published-early",
+        /// A start drops what owners submitted within tasks that are done.
+        BoundDropped "bound-dropped",
+        /// A gate's result passes whatever the gate's exit code.
+        GateBelieved "gate-believed",
+        /// A need that is to be reviewed is taken for one that ended.
+        ReviewedNeedEnded "reviewed-need-ended",
     }
 
     thread_local! {

@@ -10,14 +10,14 @@
 //!    the next start, since what it stood for is durable already.
 //!
 //! Then, and only then, the tickets are [`Done::Stored`]. Within a job the order is kept; two changes to
-//! one path leave the later one. Jobs are independent: one whose own input is bad ([`Done::Refused`])
+//! one path leave the later one, and what a job tidies away is not what a later job put there. Jobs are independent: one whose own input is bad ([`Done::Refused`])
 //! stops no other. A batch that found no room ([`Fault::Full`]) remembers how far it got and is committed
 //! again as it is: nothing happens twice. A job may also be given again as a whole, after a crash: changes
 //! replace what they find and miss nothing that is gone.
 //!
 //! Neither clock nor thread is here: [`super::writer_thread`] has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,26 @@ pub enum Change {
         /// Which.
         path: PathBuf,
     },
+}
+
+impl Change {
+    /// What it makes or replaces.
+    fn target(&self) -> Option<&Path> {
+        match self {
+            Self::Write { path, .. } => Some(path),
+            Self::Copy { to, .. } | Self::Rename { to, .. } | Self::Link { to, .. } => Some(to),
+            Self::Remove { .. } => None,
+        }
+    }
+
+    /// What it takes away.
+    fn source(&self) -> Option<&Path> {
+        match self {
+            Self::Rename { from, .. } => Some(from),
+            Self::Remove { path } => Some(path),
+            Self::Write { .. } | Self::Copy { .. } | Self::Link { .. } => None,
+        }
+    }
 }
 
 /// What belongs together.
@@ -141,6 +161,17 @@ impl Batch {
     /// The tickets that wait for it.
     pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
         self.jobs.iter().filter_map(|(job, _)| job.ticket)
+    }
+
+    /// The paths that jobs make something at, and the last that does so.
+    fn made(&self) -> BTreeMap<&Path, usize> {
+        let mut made = BTreeMap::new();
+        let going = self.jobs.iter().enumerate().filter(|(_, (_, at))| matches!(at, Progress::Going(_)));
+        for (at, (job, _)) in going {
+            let targets = job.before.iter().chain(&job.then).filter_map(Change::target);
+            made.extend(targets.map(|path| (path, at)));
+        }
+        made
     }
 
     fn outcome(&self) -> Vec<Done> {
@@ -287,11 +318,14 @@ impl<S: Store> Writer<S> {
 
     fn tidy(&mut self, batch: &Batch) {
         let mut untracked = BTreeSet::new();
-        for (job, progress) in &batch.jobs {
+        let made = batch.made();
+        for (at, (job, progress)) in batch.jobs.iter().enumerate() {
             if matches!(progress, Progress::Refused(_)) {
                 continue;
             }
-            for change in &job.last {
+            // What it would take away was replaced by a later job.
+            let stands = |path: &Path| made.get(path).is_some_and(|by| *by > at);
+            for change in job.last.iter().filter(|change| !change.source().is_some_and(stands)) {
                 let why = match self.apply(change, &mut untracked) {
                     Ok(()) => continue,
                     Err(Failure::Refused(why) | Failure::Fault(Fault::Full(why) | Fault::Broken(why))) => why,

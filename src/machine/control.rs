@@ -174,14 +174,16 @@ impl State {
     /// Makes a dead letter of an open task. Whoever works on it is stopped, and what he handed in before counts.
     pub(super) fn cancel(&mut self, now: Now, id: &TaskId, why: String, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(id) else { return };
+        // A handler's run; or one that is told to end already, such as what an earlier supervisor left.
+        let ends_with =
+            |run: &RunId| self.runs.get(run).is_some_and(|run| run.task() == Some(id) || !run.is_active());
         match &mut task.stage {
             Stage::Reviewed => {}
             Stage::Pending(recording) if matches!(recording.then, Then::Gone(_)) => {}
             Stage::Pending(_) => drop(self.cancelling.insert(id.clone(), why)),
             Stage::Held(claim) => match &claim.owner {
-                Owner::Run(run) if self.runs.get(run).is_some_and(|run| run.task() == Some(id)) => {
+                Owner::Run(run) if ends_with(run) => {
                     let run = run.clone();
-                    // It may end for another reason already.
                     self.cancelling.insert(id.clone(), why.clone());
                     self.stop(now, &run, Cause::Cancelled(why), out);
                 }
@@ -200,7 +202,7 @@ impl State {
             | Stage::Waiting { .. }
             | Stage::Blocked
             | Stage::Obscured { .. }
-            | Stage::Gated { run: None } => self.give_up(id, format!("cancelled: {why}"), out),
+            | Stage::Gated { run: None } => self.give_up(id, &format!("cancelled: {why}"), out),
         }
     }
 
@@ -329,7 +331,7 @@ impl State {
             run.is_service() && run.state == RunState::Running && !run.beaten && !declares_heartbeat(run)
         });
         let since = young.map(|run| run.started.mono).chain(self.quiet_since);
-        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped)
+        since.max().map(|since| since.plus(IDLE_MS)).filter(|at| *at > self.stepped.mono)
     }
 
     fn is_stuck(&self, run: &RunId) -> bool {

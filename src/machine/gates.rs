@@ -65,8 +65,8 @@ impl State {
         let gate = format!("gate {}", made.gate);
         match (judgement(&run.cause, ending, words), self.cancelling.remove(id)) {
             (Judgement::Passed, _) => self.pass(now, id, made, gate, out),
-            (_, Some(why)) => self.give_up(id, format!("cancelled: {why}"), out),
-            (Judgement::Refused(words), None) => self.send_to_review(id, gate, words, out),
+            (_, Some(why)) => self.give_up(id, &format!("cancelled: {why}"), out),
+            (Judgement::Refused(words), None) => self.send_to_review(id, gate, &words, out),
             (Judgement::None, None) => {
                 if run.cause == Cause::Busy {
                     self.judge_from = now.mono.plus(QUIET_MS);
@@ -90,14 +90,14 @@ impl State {
         self.decide(id, change, Writing::Decision, Then::Gone(End::Done), out);
     }
 
-    fn send_to_review(&mut self, id: &TaskId, by: String, words: String, out: &mut Out) {
+    fn send_to_review(&mut self, id: &TaskId, by: String, words: &str, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else { return };
         let mut change = RecordChange::of(id, task);
         change.phase = Phase::Review;
         change.made = task.made().cloned();
-        change.reason = Some(words.clone());
+        change.reason = Some(words.to_owned());
         let (task, token) = (id.clone(), task.token);
-        change.facts.push(Fact::Judged { task, token, by, words: Some(told(&words)), next: "review".into() });
+        change.facts.push(Fact::Judged { task, token, by, words: Some(told(words)), next: "review".into() });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Review), out);
     }
 
@@ -116,11 +116,11 @@ impl State {
             let text = format!("task {id} cannot be decided about now; ask again");
             return out.push(Effect::Answer(request.id, false, text));
         }
-        let task = self.task_of(now, found);
+        let task = self.task_of(found);
         self.tasks.insert(id.clone(), task);
         let text = match request.ask {
             Ask::Reject { why, .. } => {
-                self.give_up(&id, format!("rejected in review: {why}"), out);
+                self.give_up(&id, &format!("rejected in review: {why}"), out);
                 format!("task {id} is a dead letter now")
             }
             Ask::Approve { .. } | Ask::Restart { .. } | Ask::Cancel { .. } => {
@@ -138,6 +138,7 @@ fn judgement(cause: &Cause, ending: Ending, words: &str) -> Judgement {
         Judgement::Refused(cut(if words.is_empty() { &how } else { words }, ERROR_LEN_MAX).to_owned())
     };
     match (cause, ending) {
+        (Cause::Own, _) if mutant!(GateBelieved) => Judgement::Passed,
         (Cause::Own, Ending::Code(0)) => Judgement::Passed,
         (Cause::Own, Ending::Code(_) | Ending::Signal(_)) => said(format!("the gate said nothing: {ending}")),
         (Cause::Timeout(_), _) => {

@@ -36,7 +36,7 @@ impl State {
     /// Takes one event at the time `now` and decides what is to be done, in order.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
-        self.stepped = now.mono;
+        self.stepped = now;
         self.quiet_since.get_or_insert(now.mono);
         self.handle(now, event, &mut out);
         self.advance(now, &mut out);

@@ -316,7 +316,7 @@ pub struct State {
     pub(super) ready: BTreeMap<Kind, BTreeSet<Rank>>,
     pub(super) waiting: BTreeSet<(Mono, TaskId)>,
     /// When tasks expire that do.
-    pub(super) expiring: BTreeSet<(Mono, TaskId)>,
+    pub(super) expiring: BTreeSet<(Wall, TaskId)>,
     /// Tasks that are to be cancelled once their records are written, and why.
     pub(super) cancelling: BTreeMap<TaskId, String>,
     /// Requests that are being carried out.
@@ -339,7 +339,7 @@ pub struct State {
     /// Since when nothing was submitted: at first, since the first step.
     pub(super) quiet_since: Option<Mono>,
     /// When the machine was last stepped: what is due by then was done.
-    pub(super) stepped: Mono,
+    pub(super) stepped: Now,
     /// Which agents' status changed since it was last asked.
     pub(super) changed: BTreeSet<AgentName>,
     /// Where the next round of dispatch begins, so that no handler starves another.
@@ -378,7 +378,7 @@ impl State {
             storage: Storage::Whole,
             memory_queue_empty: false,
             quiet_since: None,
-            stepped: Mono(0),
+            stepped: Now { mono: Mono(0), wall: Wall(0) },
             changed: BTreeSet::new(),
             dispatched_last: None,
             setup,

@@ -199,8 +199,8 @@ pub(super) fn fingerprint(nonce: &str) -> u64 {
 pub(super) struct More {
     /// Not to be tried before this.
     pub not_before: Option<Wall>,
-    /// No try of it begins after this.
-    pub expires: Option<Mono>,
+    /// No try of it begins after this, by the wall clock: pauses of the machine count too.
+    pub expires: Option<Wall>,
     /// What it belongs to.
     pub group: Option<Name>,
     /// What it needs and has not ended yet.

@@ -95,7 +95,7 @@ impl State {
         };
         let fact = new.told.is_none().then_some(fact);
         let ticket = self.fresh_ticket(&new.id);
-        let more = self.more_of(now, &new.wishes, &new.needs);
+        let more = self.more_of(&new.wishes, &new.needs);
         let (phase, then) = more.begins(now);
         let replaces = new.ended.map(|ended| ended.shelf);
         out.push(Effect::Admit { ticket, task: new.id.clone(), token, phase, replaces, fact });
@@ -162,7 +162,7 @@ impl State {
         let accepted = found.accepted.clone();
         let (phase, not_before) = (found.phase, found.wishes.not_before);
         let (lock, handed_in) = (found.lock.clone(), found.handed_in.clone());
-        let task = self.task_of(now, found);
+        let task = self.task_of(found);
         self.insert(id.clone(), task);
         if let Some(Accepted { agent, outcome, next }) = accepted {
             let claim = Claim::by_token(now, agent, &outcome);
@@ -192,11 +192,11 @@ impl State {
     }
 
     /// What a record says, without what follows from its phase.
-    pub(super) fn task_of(&mut self, now: Now, found: Found) -> Task {
+    pub(super) fn task_of(&mut self, found: Found) -> Task {
         // A token that a record bears was given out, whatever the reservation says.
         self.next_token = self.next_token.max(found.token + 1);
         self.reserved_token = self.reserved_token.max(found.token);
-        let mut more = self.more_of(now, &found.wishes, &found.needs);
+        let mut more = self.more_of(&found.wishes, &found.needs);
         // Of a task that was tried, it says when the next try may be.
         more.not_before.take_if(|_| found.failures + found.deferrals > 0);
         more.made = found.made;
@@ -322,6 +322,9 @@ impl State {
             && let Stage::Held(claim) = &task.stage
             && claim.owner == Owner::Run(run.clone())
         {
+            // It may have expired meanwhile.
+            let expires = task.more.as_ref().and_then(|more| more.expires);
+            self.expiring.extend(expires.map(|at| (at, id.clone())));
             self.make_ready(id, out);
         }
     }
@@ -330,6 +333,13 @@ impl State {
     #[must_use]
     pub fn is_open(&self, id: &TaskId) -> bool {
         self.tasks.contains_key(id)
+    }
+
+    /// True if the task is open, nobody is known to hold it, and nothing is being decided about it.
+    #[must_use]
+    pub fn is_free(&self, id: &TaskId) -> bool {
+        let stage = self.tasks.get(id).map(|task| &task.stage);
+        matches!(stage, Some(Stage::Ready | Stage::Waiting { .. } | Stage::Blocked))
     }
 
     /// True if a lock of this task would be news.

@@ -40,16 +40,15 @@ impl More {
 
 impl State {
     /// What few tasks have, of a submission or a record.
-    pub(super) fn more_of(&self, now: Now, wishes: &Wishes, needs: &[(TaskId, Need)]) -> More {
+    pub(super) fn more_of(&self, wishes: &Wishes, needs: &[(TaskId, Need)]) -> More {
         // Of one that is open we know more than the disk tells.
         let known =
             |(id, need): &(TaskId, Need)| if self.tasks.contains_key(id) { Need::Open } else { *need };
         let such =
             |wanted: Need| needs.iter().filter(move |need| known(need) == wanted).map(|need| need.0.clone());
-        let expires_in = |at: Wall| u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0);
         More {
             not_before: wishes.not_before,
-            expires: wishes.expires.map(|at| now.mono.plus(expires_in(at))),
+            expires: wishes.expires,
             group: wishes.group.clone(),
             needs: such(Need::Open).collect(),
             met: such(Need::Done).chain(such(Need::Dead)).collect(),
@@ -96,7 +95,7 @@ impl State {
             self.go_on(now, &id, out);
         }
         while let Some((at, id)) = self.expiring.first().cloned()
-            && at <= now.mono
+            && at <= now.wall
         {
             self.expiring.pop_first();
             self.give_up_if_due(now, &id, out);
@@ -108,9 +107,11 @@ impl State {
         if !self.takes_work() {
             return None;
         }
-        let first = [self.waiting.first(), self.expiring.first()].into_iter().flatten().map(|(at, _)| *at);
-        let gates = Some(self.judge_from).filter(|at| *at > self.stepped && !self.to_judge.is_empty());
-        first.chain(gates).chain(self.next_lock_deadline()).min()
+        let expires =
+            self.expiring.first().map(|(at, _)| self.stepped.mono.plus(wait_until(self.stepped, *at)));
+        let gates = Some(self.judge_from).filter(|at| *at > self.stepped.mono && !self.to_judge.is_empty());
+        let waits = self.waiting.first().map(|(at, _)| *at);
+        [waits, expires, gates, self.next_lock_deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn wait(&mut self, id: &TaskId, until: Mono) {
@@ -156,11 +157,12 @@ impl State {
     /// Goes on with a task that may have nothing left to wait for.
     pub(super) fn unblock(&mut self, now: Now, id: &TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get(id) else { return };
-        let (Stage::Blocked, Some(more)) = (&task.stage, &task.more) else { return };
-        if let Some(lost) = &more.lost_need {
+        let Stage::Blocked = task.stage else { return };
+        let more = task.more.as_ref();
+        if let Some(lost) = more.and_then(|more| more.lost_need.as_ref()) {
             let why = format!("task {lost}, which it needs, is a dead letter");
-            self.give_up(id, why, out);
-        } else if more.needs.is_empty() {
+            self.give_up(id, &why, out);
+        } else if more.is_none_or(|more| more.needs.is_empty()) {
             self.go_on(now, id, out);
         }
     }
@@ -177,7 +179,7 @@ impl State {
 
     /// Tells those that need a task that it ended.
     pub(super) fn need_ended(&mut self, now: Now, id: &TaskId, end: End, out: &mut Out) {
-        if end == End::Review {
+        if end == End::Review && !mutant!(ReviewedNeedEnded) {
             return;
         }
         for waiting in self.needed_by.remove(id).unwrap_or_default() {
@@ -199,10 +201,10 @@ impl State {
             return self.cancel(now, id, why, out);
         }
         let Some(task) = self.tasks.get(id) else { return };
-        let expired = task.more.as_ref().is_some_and(|more| more.expires.is_some_and(|at| at <= now.mono));
+        let expired = task.more.as_ref().is_some_and(|more| more.expires.is_some_and(|at| at <= now.wall));
         match task.stage {
             Stage::Ready | Stage::Waiting { .. } | Stage::Blocked if expired => {
-                self.give_up(id, "it expired before a try of it began".into(), out);
+                self.give_up(id, "it expired before a try of it began", out);
             }
             Stage::Ready
             | Stage::Waiting { .. }
@@ -216,7 +218,7 @@ impl State {
     }
 
     /// Makes a dead letter of a task that nobody holds. A lock that somebody links meanwhile bears an old token.
-    pub(super) fn give_up(&mut self, id: &TaskId, why: String, out: &mut Out) {
+    pub(super) fn give_up(&mut self, id: &TaskId, why: &str, out: &mut Out) {
         self.take_from_ready(id, out);
         let token = self.fresh_token(out);
         let Some(task) = self.tasks.get(id) else { return };
@@ -232,8 +234,8 @@ impl State {
         }
         change.phase = Phase::Dead;
         change.token = token;
-        change.reason = Some(why.clone());
-        change.facts.push(Fact::GivenUp { task: id.clone(), token, why: told(&why) });
+        change.reason = Some(why.to_owned());
+        change.facts.push(Fact::GivenUp { task: id.clone(), token, why: told(why) });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Dead), out);
     }
 }

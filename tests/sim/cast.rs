@@ -87,6 +87,11 @@ impl Cast {
     }
 }
 
+/// True for those that get a process for each task.
+pub(crate) fn is_handler(agent: &str) -> bool {
+    AGENTS.iter().zip(MANIFESTS).any(|(name, text)| *name == agent && text.contains("handles"))
+}
+
 /// The program that judges results.
 pub(crate) fn gate(layout: &Layout) -> PathBuf {
     layout.gates().join(GATE)

@@ -133,6 +133,9 @@ mod controls {
             Mutant::AcknowledgedFirst => &["acknowledged, and is", "come to rest"],
             Mutant::AcceptedForgotten => &["two outcomes of"],
             Mutant::RemnantsLeft => &["come to rest"],
+            Mutant::BoundPublishedEarly | Mutant::BoundDropped => &["was submitted within"],
+            Mutant::GateBelieved => &["nobody let pass"],
+            Mutant::ReviewedNeedEnded => &["which it needs, is Some(Review)"],
         }
     }
 }

@@ -11,6 +11,7 @@ use nightcrew::protocol::name::{Key, Kind, RunId, TaskId};
 use nightcrew::protocol::process::{Ending, Identity, Meaning};
 use nightcrew::protocol::task::Verdict;
 
+use crate::cast;
 use crate::kernel::Kernel;
 use crate::promises::Promises;
 use crate::world::World;
@@ -29,6 +30,8 @@ pub(crate) struct Grant {
     pub(crate) nonce: String,
     run: Option<RunId>,
     owner: Identity,
+    /// The owner claimed it, and does other work too.
+    by_itself: bool,
     since: u64,
     /// It began to hand the task back.
     over: bool,
@@ -119,7 +122,9 @@ impl Oracle {
             ));
         }
         let kernel = world.kernel.borrow();
-        for before in grants.iter().filter(|grant| !grant.over) {
+        // Who claimed by himself goes on when his task is cancelled: it is only taken from him.
+        let fenced = self.promises.was_cancelled(&held.task);
+        for before in grants.iter().filter(|grant| !grant.over && !(fenced && grant.by_itself)) {
             let alive = match &before.run {
                 Some(run) => kernel.boot_id() == before.owner.boot && kernel.living(run).next().is_some(),
                 None => false,
@@ -136,6 +141,7 @@ impl Oracle {
             nonce: held.nonce.clone(),
             run: run.cloned(),
             owner: owner.clone(),
+            by_itself: !cast::is_handler(held.agent.as_str()),
             since: world.time.ms(),
             over: false,
             said_done: false,

@@ -69,7 +69,8 @@ pub(crate) fn judge(world: &World, facts: &[Fact], tasks: &Tasks) {
     }
 }
 
-/// What an owner submitted within a task is there if and only if that task is done with its token.
+/// What an owner submitted within a task is there if and only if that task is done by its claim. (Where a power cut
+/// took a lock, there may be two claims with one token.)
 fn submitted_within(world: &World, tasks: &Tasks, wrong: &mut Vec<String>) {
     let oracle = world.oracle.borrow();
     let mut groups: BTreeMap<(&TaskId, u64, &TaskId), Vec<&Within>> = BTreeMap::new();
@@ -77,12 +78,16 @@ fn submitted_within(world: &World, tasks: &Tasks, wrong: &mut Vec<String>) {
         groups.entry((&within.of.task, within.of.token, &within.id)).or_default().push(within);
     }
     for ((of, token, id), group) in groups {
-        let ended_with = |shelf| tasks.on(shelf).get(of).is_some_and(|record| record.token == token);
+        let ended_by = |shelf, within: &Within| {
+            let record = tasks.on(shelf).get(of);
+            record.is_some_and(|it| it.token == token && it.decided.contains(&within.of.nonce))
+        };
         let found = tasks.of(id);
         let is_there = group.iter().any(|one| found.iter().any(|record| record.payload.get() == one.payload));
-        let acknowledged = group.iter().any(|within| within.acknowledged);
-        if ended_with(Shelf::Done) {
-            if acknowledged && !is_there {
+        let counts = |shelf| group.iter().any(|within| ended_by(shelf, within));
+        let binds = |shelf| group.iter().any(|within| within.acknowledged && ended_by(shelf, within));
+        if counts(Shelf::Done) {
+            if binds(Shelf::Done) && !is_there {
                 wrong.push(format!(
                     "{id} was submitted within {of} with token {token}, which is done, and is gone"
                 ));
@@ -95,7 +100,7 @@ fn submitted_within(world: &World, tasks: &Tasks, wrong: &mut Vec<String>) {
                 .iter()
                 .any(|one| world.disk.text(&world.layout.bound(&one.of.agent, of, token, id)).is_some())
         };
-        if ended_with(Shelf::Review) && acknowledged && !kept() {
+        if binds(Shelf::Review) && !kept() {
             wrong.push(format!("{id} was submitted within {of}, which is in review, and is gone"));
         }
     }
@@ -146,8 +151,12 @@ fn handed_on(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<Strin
                 let wanted = text.map_or(Value::Null, |text| {
                     serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text))
                 });
+                // What the disk did not let be read is told by its place.
+                let place = serde_json::json!({ "output_file": world.layout.result(id) });
+                let unread = world.options.disk_faults > 0.0;
                 for found in all.iter().filter(|found| {
-                    serde_json::from_str::<Value>(found.payload.get()).ok().as_ref() != Some(&wanted)
+                    let payload = serde_json::from_str::<Value>(found.payload.get()).ok();
+                    payload.as_ref() != Some(&wanted) && !(unread && payload.as_ref() == Some(&place))
                 }) {
                     wrong.push(format!("{wanted} of {id} was handed on as {}", found.payload));
                 }

@@ -183,7 +183,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
             return self.step(now, Event::Asked(request));
         };
-        let found = match self.reviewable(task) {
+        let found = match self.in_review(task) {
             Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
             Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
         };

@@ -160,17 +160,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Removes what was in review of tasks that were decided about: a crash came between the two. Tokens only rise, so
-    /// that of another life which is to be reviewed is higher.
+    /// Removes what was in review of tasks that were decided about: a crash came between the two.
     fn clear_reviews(&self) {
         let layout = &self.options.layout;
         for entry in self.store.list(&layout.shelf(Shelf::Review), LISTED_MAX).unwrap_or_default() {
             let id = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
             let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) else { continue };
-            let read = |shelf| self.read_ended(shelf, &id).ok().flatten();
-            let Some(reviewed) = read(Shelf::Review) else { continue };
-            let mut later = [Shelf::Done, Shelf::Dead].into_iter().filter_map(read);
-            if later.any(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+            if matches!(self.read_ended(Shelf::Review, &id), Ok(Some(_)))
+                && matches!(self.in_review(&id), Ok(None))
+            {
                 // Here and now: what a batch does last comes after all that others in it write.
                 self.clear(&layout.result_on(Shelf::Review, &id));
                 self.clear(&layout.ended(Shelf::Review, &id));

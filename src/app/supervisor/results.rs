@@ -60,6 +60,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     ) {
         let Some(Bound { agent, token, fate }) = &change.bound else { return };
         let layout = &self.options.layout;
+        // Nothing tells whose it was: its lock could not be read.
+        if change.settled.as_ref().is_some_and(|(.., nonce)| nonce.is_empty()) {
+            for agent in self.agents_with_bound() {
+                let all = self.bound_to(&agent, &change.task, *token).into_iter();
+                let removals = all.map(|new| layout.bound(&agent, &change.task, *token, &new));
+                job.last.extend(removals.map(|path| Change::Remove { path }));
+            }
+            return;
+        }
         let mut bound = self.bound_to(agent, &change.task, *token);
         if let BoundFate::Submitted(Some(kind)) = fate {
             let next = self.handed_on(now, record, change, kind);
@@ -71,10 +80,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let from = layout.bound(agent, &change.task, *token, &new);
             if let BoundFate::Submitted(_) = fate {
                 // After the record, which says whether it is to be done, also to a next supervisor.
-                job.then.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+                let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
+                part.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
             }
             job.last.push(Change::Remove { path: from });
         }
+    }
+
+    fn agents_with_bound(&self) -> Vec<AgentName> {
+        let found = self.store.list(&self.options.layout.bound_dir(), LISTED_MAX).unwrap_or_default();
+        found.iter().filter_map(|entry| entry.name.parse().ok()).collect()
     }
 
     /// The tasks that were submitted within one by the owner with this token.
@@ -128,13 +143,23 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// a task that is done are submitted, those of a claim that came to nothing are dropped.
     pub(super) fn settle_bound(&self) {
         let layout = &self.options.layout;
-        for agent in self.store.list(&layout.bound_dir(), LISTED_MAX).unwrap_or_default() {
-            let Ok(agent) = agent.name.parse::<AgentName>() else { continue };
+        for agent in self.agents_with_bound() {
             for file in self.store.list(&layout.bound_of(&agent), LISTED_MAX).unwrap_or_default() {
                 let Some((task, token, new)) = Layout::bound_name(&file.name) else { continue };
                 let from = layout.bound(&agent, &task, token, &new);
                 let is_its = |record: &TaskRecord| record.token == token;
                 let open = self.read_task(&task);
+                if open.as_ref().is_ok_and(is_its)
+                    && self.state.is_free(&task)
+                    && !self.is_there(&layout.lock(&task))
+                {
+                    // A power cut took the lock with its owner. Whoever gets the task next bears the same token, so it
+                    // goes at once.
+                    if let Err(error) = self.store.unlink(&from) {
+                        log::warn!("{}: {error}", from.display());
+                    }
+                    continue;
+                }
                 let undecided = self.unread.contains_key(&task)
                     || matches!(&open, Err(Unread::ForNow(_)))
                     || open.is_ok_and(|record| is_its(&record) && self.state.is_open(&task));
@@ -143,7 +168,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     _ if undecided => continue,
                     Err(_) => continue,
                     Ok(Some((Shelf::Review, record))) if is_its(&record) => continue,
-                    Ok(Some((Shelf::Done, record))) if is_its(&record) => Job {
+                    Ok(Some((Shelf::Done, record))) if is_its(&record) && !mutant!(BoundDropped) => Job {
                         then: vec![Change::Link { from: from.clone(), to: layout.new_task(&new) }],
                         last: vec![Change::Remove { path: from }],
                         ..Job::default()

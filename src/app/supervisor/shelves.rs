@@ -50,19 +50,17 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         record.wishes.needs.iter().take(NEEDS_MAX).map(need_of).collect()
     }
 
-    /// The record of a task in review, unless that was decided about: a crash came before it left the shelf.
-    pub(super) fn reviewable(&self, task: &TaskId) -> Result<Option<TaskRecord>, String> {
-        let Some(record) = self.read_ended(Shelf::Review, task)? else { return Ok(None) };
+    /// The record of a task that is in review: not of one that was decided about, and whose removal from there a
+    /// crash prevented. Tokens only rise, so that of another life which is to be reviewed is higher.
+    pub(super) fn in_review(&self, id: &TaskId) -> Result<Option<TaskRecord>, String> {
+        let Some(reviewed) = self.read_ended(Shelf::Review, id)? else { return Ok(None) };
         for shelf in [Shelf::Done, Shelf::Dead] {
-            if self
-                .read_ended(shelf, task)?
-                .is_some_and(|ended| ended.nonce == record.nonce && ended.token >= record.token)
-            {
-                self.clear(&self.options.layout.ended(Shelf::Review, task));
+            let ended = self.read_ended(shelf, id)?;
+            if ended.is_some_and(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
                 return Ok(None);
             }
         }
-        Ok(Some(record))
+        Ok(Some(reviewed))
     }
 }
 

@@ -134,6 +134,20 @@ fn of_two_writes_to_one_path_the_later_stays() {
 }
 
 #[test]
+fn what_a_job_tidies_away_is_not_what_a_later_job_puts_there() {
+    let mut world = World::new();
+    world.put("records/a", "old");
+    let tidy = |world: &World| Job { last: vec![world.remove("records/a")], ..job(1) };
+    let put = |world: &World| Job { then: vec![world.write("records/a", "new")], ..job(2) };
+    let jobs = vec![tidy(&world), put(&world)];
+    world.commit(jobs).unwrap();
+    assert_eq!(world.text("records/a").as_deref(), Some("new"));
+    let jobs = vec![put(&world), tidy(&world)];
+    world.commit(jobs).unwrap();
+    assert_eq!(world.text("records/a"), None);
+}
+
+#[test]
 fn bad_input_costs_its_own_job_alone() {
     let mut world = World::new();
     std::os::unix::fs::symlink("/etc/passwd", world.at("inbox/evil")).unwrap();

@@ -151,7 +151,7 @@ fn a_void_lock_beside_a_gate_at_work_holds_up_no_drain() {
     assert!(s.wants(&Effect::Exit), "{:?}", s.state.tickets);
 }
 
-fn found(phase: Phase) -> Found {
+pub(super) fn found(phase: Phase) -> Found {
     Found {
         id: name("t"),
         kind: name("k"),

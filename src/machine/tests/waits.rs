@@ -1,7 +1,7 @@
 //! Needs, priorities, times and cancelling.
 
 use super::*;
-use crate::machine::event::{Ended, Need};
+use crate::machine::event::{Ended, Found, Need};
 use crate::protocol::layout::Shelf;
 use crate::protocol::task::OnDead;
 
@@ -70,6 +70,19 @@ fn what_needs_a_dead_letter_becomes_one_unless_it_is_to_run_nevertheless() {
 }
 
 #[test]
+fn what_it_waited_for_may_have_ended_before_a_crash() {
+    for (need, phase) in
+        [(Need::Done, Some(Phase::Ready)), (Need::Dead, Some(Phase::Dead)), (Need::Open, None)]
+    {
+        let mut s = Story::new();
+        let Submission { wishes, needs, .. } = needing("t", &[("a", need)]);
+        let found = Found { wishes, needs, ..gates::found(Phase::Blocked) };
+        s.tell(Event::TaskFound(Box::new(found)));
+        assert_eq!(s.changes().first().map(|change| change.phase), phase, "{need:?}");
+    }
+}
+
+#[test]
 fn a_need_that_is_not_known_yet_is_waited_for_and_a_cycle_is_refused() {
     let mut s = Story::new();
     assert_eq!(admitted_as(&mut s, needing("t", &[("u", Need::Open)])), Phase::Blocked);
@@ -134,6 +147,30 @@ fn what_expires_before_a_try_begins_is_a_dead_letter_and_what_runs_goes_on() {
     assert_eq!(change.phase, Phase::Dead, "no other try begins");
 }
 
+#[test]
+fn a_pause_of_the_machine_puts_off_no_expiry() {
+    let mut s = with_handler();
+    s.tell(Event::HaltSeen(Some("x".into())));
+    let wishes = Wishes { expires: Some(Wall(s.now().wall.0 + 1_000)), ..Wishes::default() };
+    s.tell(Event::Submitted(wishing("t", wishes, &[]))).stored();
+    let Now { mono, wall } = s.now();
+    let later = Now { mono, wall: Wall(wall.0 + 1_000) };
+    s.news = s.state.step(later, Event::HaltSeen(None));
+    assert_eq!(s.change().phase, Phase::Dead);
+    assert!(s.launches().is_empty());
+}
+
+#[test]
+fn what_could_not_be_laid_out_may_have_expired_meanwhile() {
+    let mut s = with_handler();
+    let wishes = Wishes { expires: Some(Wall(s.now().wall.0 + 1_000)), ..Wishes::default() };
+    s.tell(Event::Submitted(wishing("t", wishes, &[]))).stored();
+    let [(run, ..)] = &s.launches()[..] else { panic!("{:?}", s.news) };
+    let run = run.clone();
+    s.wait(1_000).tell(Event::DispatchFailed(run, "full".into()));
+    assert_eq!(s.change().phase, Phase::Dead);
+}
+
 fn cancel(tasks: &[&str], group: Option<&str>) -> Request {
     let (tasks, group) = (tasks.iter().map(|id| name(id)).collect(), group.map(name));
     Request { v: 1, id: name("r"), ask: Ask::Cancel { tasks, group, why: "not wanted".into() } }
@@ -184,6 +221,18 @@ fn who_ends_for_another_reason_already_is_cancelled_nevertheless() {
     s.tell(Event::TreeGone(run, Vec::new(), String::new())).looked("t");
     assert_eq!(s.change().phase, Phase::Waiting, "it had failed before");
     assert_eq!(s.stored().change().phase, Phase::Dead);
+}
+
+#[test]
+fn what_a_survivor_works_on_is_cancelled_once_that_is_gone() {
+    let mut s = Story::new();
+    s.tell(Event::SurvivorFound(name("old"), name("h"), identity(9)));
+    s.tell(Event::TaskFound(Box::new(gates::found(Phase::Ready))));
+    let lock = s.lock("t", "h", Some(&name("old")), Some(identity(9)));
+    s.locked(lock).tell(Event::Asked(cancel(&["t"], None)));
+    assert!(!s.wants(&Effect::LookForOutcomes(name("t"), name("h"))), "it is being stopped");
+    s.ends(&name("old"), Ending::Unseen).looked("t").stored();
+    assert_eq!(s.change().phase, Phase::Dead);
 }
 
 #[test]

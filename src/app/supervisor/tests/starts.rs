@@ -1,6 +1,7 @@
 //! What an earlier supervisor left, taken up.
 
 use super::*;
+use crate::edge::signals::SignalEvent;
 
 #[test]
 fn files_made_for_runs_that_are_gone_are_cleared_at_the_start() {
@@ -54,6 +55,10 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
         crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
         assert_eq!(crew.removes(&layout.ended(Shelf::Review, &task)), goes, "{shelf:?}, {token}");
         assert_eq!(crew.removes(&layout.result_on(Shelf::Review, &task)), goes);
+        let request = r#"{"v":1,"id":"r","ask":"approve","task":"t"}"#;
+        put(&layout.request(&"r".parse().unwrap()), request);
+        crew.turn_after(0, vec![Message::Signal(SignalEvent::Rescan)]);
+        assert_eq!(crew.tells(|fact| matches!(fact, Fact::Judged { .. })), !goes, "nor before that is done");
     }
 }
 
@@ -62,6 +67,29 @@ fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
     let decided = if state == "done" { SETTLED } else { "nothing" };
     format!(r#"{head},"at":"2026-11-20T03:00:00Z","decided":["{decided}"],"payload":1}}"#)
+}
+
+#[test]
+fn what_was_submitted_within_a_claim_that_a_power_cut_took_goes_with_it() {
+    let (task, new): (TaskId, TaskId) = ("t".parse().unwrap(), "new".parse().unwrap());
+    let agent: AgentName = "beater".parse().unwrap();
+    for (lock, goes) in [(None, true), (Some(""), true), (Some("whole"), false)] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        let bound = layout.bound(&agent, &task, 5, &new);
+        store.create_dir(&layout.bound_of(&agent)).unwrap();
+        put(&bound, "{}");
+        put(&layout.task(&task), &record_of(&task, "ready", 5));
+        let whole =
+            r#"{"v":1,"task":"t","token":5,"nonce":"n","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
+        if let Some(text) = lock {
+            put(&layout.lock(&task), if text.is_empty() { text } else { whole });
+        }
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        crew.turn_after(20_000, Vec::new());
+        assert_eq!(!bound.exists() || crew.removes(&bound), goes, "{lock:?}");
+    }
 }
 
 #[test]
@@ -134,15 +162,17 @@ fn an_admission_that_a_crash_cut_short_is_carried_out_and_not_told_again() {
         let entry = r#"{"at":"2026-11-20T03:00:00Z","event":"submitted","task":"t","kind":"k","token":7,"by":"operator","#;
         (2, format!("{entry}\"nonce\":\"{nonce}\"}}"))
     };
-    for (nonce, expected) in [("n", 7), ("other", 1)] {
+    let given_up =
+        (3, r#"{"at":"2026-11-20T03:00:00Z","event":"given_up","task":"t","token":8,"why":"x"}"#.to_owned());
+    for (nonce, then, expected) in [("n", None, 7), ("other", None, 1), ("n", Some(given_up), 1)] {
         let mut crew = Crew::new();
         let record =
             r#"{"v":1,"id":"t","token":0,"nonce":"n","kind":"k","at":"2026-11-20T03:00:00Z","payload":1}"#;
         let path = crew.layout.new_task(&"t".parse().unwrap());
         crew.supervisor.store.write_new(&path, record.as_bytes(), false).unwrap();
-        crew.supervisor
-            .recover(Vec::new(), History { facts: facts_in(&[told(nonce)]), ..nothing_before() })
-            .unwrap();
+        let told: Vec<_> = [told(nonce)].into_iter().chain(then).collect();
+        let history = History { facts: facts_in(&told), ..nothing_before() };
+        crew.supervisor.recover(Vec::new(), history).unwrap();
         crew.told.jobs.borrow_mut().clear();
         crew.turn_after(0, Vec::new());
         let jobs = crew.told.jobs.borrow();
@@ -151,7 +181,7 @@ fn an_admission_that_a_crash_cut_short_is_carried_out_and_not_told_again() {
         let [Change::Write { bytes, .. }] = &job.then[..] else { panic!("{job:?}") };
         let bytes = String::from_utf8_lossy(bytes);
         assert!(bytes.contains(&format!("\"token\":{expected},")), "{bytes}");
-        assert_eq!(job.entries.is_empty(), nonce == "n", "{job:?}");
+        assert_eq!(job.entries.is_empty(), expected == 7, "{job:?}");
     }
 }
 
