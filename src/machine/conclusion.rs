@@ -199,9 +199,12 @@ impl State {
             matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
         change.decided = (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone());
         change.settled = Some((claim.agent.clone(), claim.token, claim.nonce.clone()));
-        change.output = kept.then(|| Output::HandedIn(claim.agent.clone(), claim.token));
+        // Where the ledger tells of it, its result lies where it belongs, and so does what that is handed on as: a
+        // power cut may have spoiled what they were made of.
+        change.output = (kept && tell).then(|| Output::HandedIn(claim.agent.clone(), claim.token));
         change.attempt = error.as_ref().map(|error| attempt(now, &claim, error.clone()));
-        change.bound = bound(&claim, &next, manifest.and_then(|manifest| manifest.then.clone()));
+        let handed_on = manifest.filter(|_| tell).and_then(|manifest| manifest.then.clone());
+        change.bound = bound(&claim, &next, handed_on);
         let unique_for = manifest.and_then(|manifest| manifest.unique_for_ms).filter(|_| next == Next::Done);
         change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
         if tell {
@@ -299,5 +302,7 @@ fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
         Next::Gated(_) => return None,
         Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,
     };
-    Some(Bound { agent: claim.agent.clone(), token: claim.token, fate })
+    // Whose lock could not be read, nobody knows.
+    let agent = (!claim.nonce.is_empty()).then(|| claim.agent.clone());
+    Some(Bound { agent, token: claim.token, fate })
 }

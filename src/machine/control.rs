@@ -110,14 +110,10 @@ impl State {
     }
 
     fn cancel_asked(&mut self, now: Now, request: Request, out: &mut Out) {
-        let Ask::Cancel { tasks, group, why } = request.ask else { return };
-        let of_group =
-            |task: &Task| group.is_some() && task.more.as_ref().is_some_and(|more| more.group == group);
-        let grouped = self.tasks.iter().filter(|(_, task)| of_group(task)).map(|(id, _)| id.clone());
-        let mut ids: Vec<TaskId> = grouped.collect();
+        let ids = self.meant_by(&request.ask);
+        let Ask::Cancel { tasks, why, .. } = request.ask else { return };
         let unknown = tasks.iter().filter(|id| !self.tasks.contains_key(*id));
         let refused: Vec<String> = unknown.map(|id| format!("{id}: there is no such open task")).collect();
-        ids.extend(tasks.into_iter().filter(|id| self.tasks.contains_key(id)));
         for id in &ids {
             self.cancel(now, id, why.clone(), out);
         }
@@ -127,8 +123,18 @@ impl State {
             refused.join("; ")
         };
         out.push(Effect::Note(Fact::Control { what: format!("cancel {} tasks", ids.len()), why }));
-        let tasks = ids.into_iter().collect();
-        self.asked.insert(request.id, Asked { tasks, ok: refused.is_empty(), text });
+        self.asked.insert(request.id, Asked { tasks: ids, ok: refused.is_empty(), text });
+    }
+
+    /// The open tasks that are to be cancelled.
+    #[must_use]
+    pub fn meant_by(&self, ask: &Ask) -> BTreeSet<TaskId> {
+        let Ask::Cancel { tasks, group, .. } = ask else { return BTreeSet::new() };
+        let of_group =
+            |task: &Task| group.is_some() && task.more.as_ref().is_some_and(|more| more.group == *group);
+        let grouped = self.tasks.iter().filter(|(_, task)| of_group(task)).map(|(id, _)| id);
+        let named = tasks.iter().filter(|id| self.tasks.contains_key(*id));
+        grouped.chain(named).cloned().collect()
     }
 
     /// Whether a request is not being carried out already, and can be.

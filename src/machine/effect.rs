@@ -60,8 +60,8 @@ pub enum Output {
 /// What becomes of the tasks that an owner submitted within its own, and of what its result is handed on as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// Whose.
-    pub agent: AgentName,
+    /// Whose; of any, where that is not known.
+    pub agent: Option<AgentName>,
     /// With which token.
     pub token: u64,
     /// Whether they are submitted, or dropped.

@@ -80,7 +80,7 @@ impl State {
             Event::StoreFull(full) => self.store_full(full),
             Event::MemoryQueue { empty } => self.memory_queue_empty = empty,
             Event::StopAsked(why) => self.stop_asked(now, why, out),
-            Event::Tick => {}
+            Event::Tick => self.begun = true,
         }
     }
 

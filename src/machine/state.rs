@@ -307,6 +307,8 @@ pub struct State {
     pub(super) agents: BTreeMap<AgentName, Agent>,
     /// Every agent that there is was told of.
     pub(super) agents_looked: bool,
+    /// What an earlier supervisor left was looked at, locks and outcomes too: until then nothing is given out or up.
+    pub(super) begun: bool,
     pub(super) stopped: BTreeMap<AgentName, String>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
@@ -358,6 +360,7 @@ impl State {
             reserved_token: setup.token_floor,
             agents: BTreeMap::new(),
             agents_looked: false,
+            begun: false,
             stopped: BTreeMap::new(),
             runs: BTreeMap::new(),
             tasks: BTreeMap::new(),

@@ -85,7 +85,8 @@ impl State {
 
     /// Lets tasks go on whose wait is over, gives up those that expired, and acts on locks that grew old.
     pub(super) fn tasks_due(&mut self, now: Now, out: &mut Out) {
-        if !self.takes_work() {
+        // Before the first look is over, a task that somebody holds may seem to be nobody's.
+        if !self.takes_work() || !self.begun {
             return;
         }
         while let Some((until, id)) = self.waiting.first().cloned()
@@ -104,7 +105,7 @@ impl State {
     }
 
     pub(super) fn next_task_deadline(&self) -> Option<Mono> {
-        if !self.takes_work() {
+        if !self.takes_work() || !self.begun {
             return None;
         }
         let expires =
@@ -227,11 +228,10 @@ impl State {
         }
         self.to_judge.retain(|other| other != id);
         let mut change = RecordChange::of(id, task);
-        if let Some(made) = task.made() {
-            change.output = Some(Output::Judged);
-            change.bound =
-                Some(Bound { agent: made.agent.clone(), token: task.token, fate: BoundFate::Dropped });
-        }
+        change.output = task.made().map(|_| Output::Judged);
+        // Somebody may have claimed it whose lock was not seen, or cannot be read.
+        let agent = task.made().map(|made| made.agent.clone());
+        change.bound = Some(Bound { agent, token: task.token, fate: BoundFate::Dropped });
         change.phase = Phase::Dead;
         change.token = token;
         change.reason = Some(why.to_owned());

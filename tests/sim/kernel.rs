@@ -64,8 +64,10 @@ pub(crate) struct Kernel {
     pub(crate) violations: Vec<String>,
     /// The supervisor was told to end.
     pub(crate) draining: bool,
-    /// Whom a power cut ended, or a supervisor that was ending itself: by the times of their starts.
+    /// Whom a power cut ended, or a supervisor that then ended itself in good order: by the times of their starts.
     blameless: BTreeSet<u64>,
+    /// Whom a supervisor ended that is ending itself.
+    drained: BTreeSet<u64>,
     pids: u32,
     next_pid: u32,
     /// The pid that became free last.
@@ -86,6 +88,7 @@ impl Kernel {
             violations: Vec::new(),
             draining: false,
             blameless: BTreeSet::new(),
+            drained: BTreeSet::new(),
             pids,
             next_pid: 0,
             freed: None,
@@ -126,6 +129,7 @@ impl Kernel {
         let pid = self.free_pid();
         self.supervisor = Some(pid);
         self.draining = false;
+        self.drained.clear();
         self.starts += 1;
         Identity { pid, start: self.starts, boot: self.boot_id(), ns: NS }
     }
@@ -185,7 +189,7 @@ impl Kernel {
         };
         if dies && process.life == Life::Running {
             if self.draining {
-                self.blameless.insert(process.start);
+                self.drained.insert(process.start);
             }
             self.end(pid, Ending::Signal(signal));
         }
@@ -229,6 +233,11 @@ impl Kernel {
             self.procs.remove(pid);
         }
         dead
+    }
+
+    /// The supervisor has ended in good order: whom it ended is not to blame.
+    pub(crate) fn has_drained(&mut self) {
+        self.blameless.append(&mut self.drained);
     }
 
     /// True if neither a power cut nor the end of a supervisor ended the process that started then.

@@ -181,8 +181,9 @@ impl Oracle {
         let fresh = grant.run.is_some() || world.time.ms() - grant.since < SURE_MS;
         let owns = world.token_on_disk(&held.task) == Some(held.token) && world.lock_bears(held);
         let promises = &self.promises;
-        // What somebody wants to be cancelled, or expires while it is claimed, may be on its way out.
-        let stays = !promises.was_cancelled(&held.task) && !promises.expires(&held.task);
+        // What somebody wants to be cancelled, or expires while somebody claims it by himself, may be on its way out.
+        let expires = promises.expires(&held.task) && !cast::is_handler(held.agent.as_str());
+        let stays = !promises.was_cancelled(&held.task) && !expires;
         if fresh && owns && stays {
             self.handed.push(Handed { held: held.clone(), verdict });
         }

@@ -106,7 +106,7 @@ pub(crate) fn replay(world: &World, handle: &Handle) -> bool {
         return false;
     }
     // From now on it may live again, whether its mover hears of it or not.
-    world.oracle.borrow_mut().promises.lives_again(id);
+    world.oracle.borrow_mut().promises.is_moved_back(id);
     let moved = handle.rename(&from, &to);
     let durable = moved.and_then(|()| handle.sync_dir(&layout.new_tasks()));
     let durable = durable.and_then(|()| handle.sync_dir(&layout.shelf(Shelf::Dead)));

@@ -46,6 +46,8 @@ pub(crate) struct Promises {
     /// What gates let pass: of which task, and its result.
     passes: BTreeMap<TaskId, Vec<Option<Vec<u8>>>>,
     asked: Vec<Asked>,
+    /// Tasks that were moved back from among the dead.
+    moved_back: BTreeSet<TaskId>,
     approved: BTreeSet<TaskId>,
     cancelled: BTreeSet<TaskId>,
 }
@@ -54,6 +56,12 @@ impl Promises {
     /// The task is submitted, or moved back.
     pub(crate) fn lives_again(&mut self, id: &TaskId) {
         *self.lives.entry(id.clone()).or_default() += 1;
+    }
+
+    /// It is moved back from among the dead.
+    pub(crate) fn is_moved_back(&mut self, id: &TaskId) {
+        self.moved_back.insert(id.clone());
+        self.lives_again(id);
     }
 
     pub(crate) fn life(&self, id: &TaskId) -> u32 {
@@ -176,7 +184,7 @@ impl Oracle {
         {
             match world.shelf_of(need) {
                 Some(Shelf::Done) => {}
-                _ if promises.life(need) > 1 => {}
+                _ if promises.life(need) > 1 || promises.moved_back.contains(need) => {}
                 Some(Shelf::Dead) if on_dead == OnDead::Run => {}
                 shelf => {
                     wrong.push(format!("task {id} was given out, and {need}, which it needs, is {shelf:?}"));

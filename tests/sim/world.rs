@@ -352,6 +352,7 @@ impl World {
             let orderly = !crew.handle.is_dead() && !crew.is_broken();
             crew.handle.kill();
             if orderly {
+                self.kernel.borrow_mut().has_drained();
                 self.leaves_nothing();
             }
         }

@@ -181,6 +181,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn asked(&mut self, now: Now, request: Request) {
         let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
+            // Who claimed one by himself, and may have handed in already, comes before whoever cancels it.
+            for task in self.state.meant_by(&request.ask) {
+                self.look_at_lock(now, &task);
+            }
             return self.step(now, Event::Asked(request));
         };
         let found = match self.in_review(task) {

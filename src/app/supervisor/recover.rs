@@ -52,7 +52,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.recover_finished(now);
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
-        self.clear_reviews();
+        self.clear_shelves();
         self.clear_outputs();
         self.settle_bound();
         self.admissions = admissions_in(&history.facts);
@@ -160,18 +160,27 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Removes what was in review of tasks that were decided about: a crash came between the two.
-    fn clear_reviews(&self) {
+    /// Of a task that lies on more than one shelf, all but the latest is removed: a crash came before that, or a power
+    /// cut undid it. Tokens only rise, and what was decided about keeps its own.
+    fn clear_shelves(&self) {
         let layout = &self.options.layout;
-        for entry in self.store.list(&layout.shelf(Shelf::Review), LISTED_MAX).unwrap_or_default() {
-            let id = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
-            let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) else { continue };
-            if matches!(self.read_ended(Shelf::Review, &id), Ok(Some(_)))
-                && matches!(self.in_review(&id), Ok(None))
-            {
+        let ids = |shelf: Shelf| -> BTreeSet<TaskId> {
+            let found = self.store.list(&layout.shelf(shelf), LISTED_MAX).unwrap_or_default();
+            let stems =
+                found.iter().filter_map(|entry| entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.'));
+            stems.filter_map(|id| id.parse().ok()).collect()
+        };
+        let [done, dead, review] = [ids(Shelf::Done), ids(Shelf::Dead), ids(Shelf::Review)];
+        let ended: BTreeSet<&TaskId> = done.intersection(&dead).collect();
+        let reviewed = review.iter().filter(|id| done.contains(*id) || dead.contains(*id));
+        for id in ended.into_iter().chain(reviewed).collect::<BTreeSet<_>>() {
+            let tokens = [Shelf::Review, Shelf::Dead, Shelf::Done]
+                .map(|shelf| (self.read_ended(shelf, id).ok().flatten().map(|record| record.token), shelf));
+            let latest = tokens.iter().max_by_key(|(token, _)| *token);
+            for (_, shelf) in tokens.iter().filter(|it| it.0.is_some() && Some(*it) != latest) {
                 // Here and now: what a batch does last comes after all that others in it write.
-                self.clear(&layout.result_on(Shelf::Review, &id));
-                self.clear(&layout.ended(Shelf::Review, &id));
+                self.clear(&layout.result_on(*shelf, id));
+                self.clear(&layout.ended(*shelf, id));
             }
         }
     }

@@ -60,33 +60,28 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     ) {
         let Some(Bound { agent, token, fate }) = &change.bound else { return };
         let layout = &self.options.layout;
-        // Nothing tells whose it was: its lock could not be read.
-        if change.settled.as_ref().is_some_and(|(.., nonce)| nonce.is_empty()) {
-            for agent in self.agents_with_bound() {
-                let all = self.bound_to(&agent, &change.task, *token).into_iter();
-                let removals = all.map(|new| layout.bound(&agent, &change.task, *token, &new));
-                job.last.extend(removals.map(|path| Change::Remove { path }));
+        let agents = agent.as_ref().map_or_else(|| self.agents_with_bound(), |agent| vec![agent.clone()]);
+        for agent in &agents {
+            let mut bound = self.bound_to(agent, &change.task, *token);
+            if let BoundFate::Submitted(Some(kind)) = fate {
+                let next = self.handed_on(now, record, change, kind, agent);
+                let path = layout.bound(agent, &change.task, *token, &next.id);
+                job.before.push(Change::Write { path, bytes: record::encode(&next) });
+                bound.insert(next.id);
             }
-            return;
-        }
-        let mut bound = self.bound_to(agent, &change.task, *token);
-        if let BoundFate::Submitted(Some(kind)) = fate {
-            let next = self.handed_on(now, record, change, kind);
-            let path = layout.bound(agent, &change.task, *token, &next.id);
-            job.before.push(Change::Write { path, bytes: record::encode(&next) });
-            bound.insert(next.id);
-        }
-        for new in bound {
-            let from = layout.bound(agent, &change.task, *token, &new);
-            if let BoundFate::Submitted(_) = fate {
-                // After the record, which says whether it is to be done, also to a next supervisor.
-                let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
-                part.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+            for new in bound {
+                let from = layout.bound(agent, &change.task, *token, &new);
+                if let BoundFate::Submitted(_) = fate {
+                    // After the record, which says whether it is to be done, also to a next supervisor.
+                    let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
+                    part.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+                }
+                job.last.push(Change::Remove { path: from });
             }
-            job.last.push(Change::Remove { path: from });
         }
     }
 
+    /// Who has submitted anything within tasks.
     fn agents_with_bound(&self) -> Vec<AgentName> {
         let found = self.store.list(&self.options.layout.bound_dir(), LISTED_MAX).unwrap_or_default();
         found.iter().filter_map(|entry| entry.name.parse().ok()).collect()
@@ -106,7 +101,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// The task as which a result is handed on.
-    fn handed_on(&self, now: Now, record: &TaskRecord, change: &RecordChange, kind: &Kind) -> TaskRecord {
+    fn handed_on(
+        &self,
+        now: Now,
+        record: &TaskRecord,
+        change: &RecordChange,
+        kind: &Kind,
+        by: &AgentName,
+    ) -> TaskRecord {
         let layout = &self.options.layout;
         let from = match &change.output {
             Some(Output::HandedIn(agent, token)) => layout.output(agent, &record.id, *token),
@@ -130,13 +132,20 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         };
         let id = id_from_key(kind, &format!("then {} {}", record.id, record.nonce));
         let nonce = format!("{}-then", record.nonce);
-        let by = change.bound.as_ref().map_or_else(String::new, |bound| bound.agent.to_string());
         let wishes = Wishes {
             priority: record.wishes.priority,
             group: record.wishes.group.clone(),
             ..Wishes::default()
         };
-        TaskRecord::submission(id, nonce, kind.clone(), now.wall, by, payload.unwrap_or_else(place), wishes)
+        TaskRecord::submission(
+            id,
+            nonce,
+            kind.clone(),
+            now.wall,
+            by.to_string(),
+            payload.unwrap_or_else(place),
+            wishes,
+        )
     }
 
     /// Decides about the tasks that owners submitted within theirs, where a crash came before that was done: those of

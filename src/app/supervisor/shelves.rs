@@ -56,7 +56,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let Some(reviewed) = self.read_ended(Shelf::Review, id)? else { return Ok(None) };
         for shelf in [Shelf::Done, Shelf::Dead] {
             let ended = self.read_ended(shelf, id)?;
-            if ended.is_some_and(|ended| ended.nonce == reviewed.nonce && ended.token >= reviewed.token) {
+            if ended.is_some_and(|ended| ended.token >= reviewed.token) {
                 return Ok(None);
             }
         }

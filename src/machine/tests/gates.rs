@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::effect::{BoundFate, Mode, Output};
-use crate::machine::event::Found;
+use crate::machine::event::{Accepted, Found, Next};
 use crate::protocol::manifest::{Defaults, from_toml};
 use crate::protocol::status::Refusal;
 use crate::protocol::task::Made;
@@ -48,7 +48,7 @@ fn a_result_that_passes_its_gate_is_done_and_handed_on() {
     let change = s.change();
     assert_eq!((change.phase, change.token, &change.output), (Phase::Done, token, &Some(Output::Judged)));
     let bound = change.bound.unwrap();
-    assert_eq!((bound.agent, bound.token), (name("h"), token));
+    assert_eq!((bound.agent, bound.token), (Some(name("h")), token));
     assert_eq!(bound.fate, BoundFate::Submitted(Some(name("publish"))));
     s.stored();
     assert!(!s.state.is_open(&name("t")));
@@ -114,7 +114,7 @@ fn a_gate_that_was_drained_or_never_asked_is_asked_again() {
 #[test]
 fn what_was_handed_in_is_not_decided_before_it_is_known_what_its_agent_declares() {
     for refused in [false, true] {
-        let mut s = Story { state: State::new(setup()), ..Story::new() };
+        let mut s = Story::unbegun();
         let lock = Lock { token: 40, ..s_lock() };
         let handed_in = || Story::handed_in(&lock, Verdict::Done);
         s.tell(Event::TaskFound(Box::new(Found { handed_in: vec![handed_in()], ..found(Phase::Ready) })));
@@ -138,6 +138,18 @@ fn what_was_handed_in_is_not_decided_before_it_is_known_what_its_agent_declares(
 fn s_lock() -> Lock {
     let (task, agent) = (name("t"), name("h"));
     Lock { v: 1, task, token: 0, nonce: "n1".into(), agent, run: None, owner: None, at: Wall(0) }
+}
+
+#[test]
+fn what_the_ledger_accepted_has_its_result_where_it_belongs() {
+    let mut s = Story::new();
+    s.offer("h", "1", manifest("then = \"p\""));
+    let HandedIn { agent, outcome, .. } = Story::handed_in(&Lock { token: 40, ..s_lock() }, Verdict::Done);
+    let accepted = Some(Accepted { agent, outcome, next: Next::Done });
+    s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
+    let change = s.change();
+    assert_eq!((change.phase, change.output), (Phase::Done, None), "a power cut may have spoiled its source");
+    assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(None), "it was handed on before");
 }
 
 #[test]

@@ -68,8 +68,13 @@ impl Story {
 
     fn with(setup: Setup) -> Self {
         let mut story = Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 };
-        story.tell(Event::AgentsLooked);
+        story.tell(Event::AgentsLooked).tell(Event::Tick);
         story
+    }
+
+    /// One that has looked at nothing yet.
+    fn unbegun() -> Self {
+        Self { state: State::new(setup()), ..Self::new() }
     }
 
     fn now(&self) -> Now {

@@ -161,6 +161,17 @@ fn a_pause_of_the_machine_puts_off_no_expiry() {
 }
 
 #[test]
+fn what_somebody_holds_does_not_expire_at_a_start() {
+    let mut s = Story::unbegun();
+    s.tell(Event::SurvivorFound(name("old"), name("h"), identity(9)));
+    let wishes = Wishes { expires: Some(s.now().wall), ..Wishes::default() };
+    s.tell(Event::TaskFound(Box::new(Found { wishes, ..gates::found(Phase::Ready) })));
+    let lock = s.lock("t", "h", Some(&name("old")), Some(identity(9)));
+    s.locked(lock).tell(Event::Tick);
+    assert!(s.changes().is_empty(), "it was begun in time");
+}
+
+#[test]
 fn what_could_not_be_laid_out_may_have_expired_meanwhile() {
     let mut s = with_handler();
     let wishes = Wishes { expires: Some(Wall(s.now().wall.0 + 1_000)), ..Wishes::default() };

@@ -49,12 +49,15 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
         let mut crew = Crew::new();
         let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
         let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
-        put(&layout.ended(Shelf::Review, &task), &record_of(&task, "review", 3));
+        let made = r#""made":{"agent":"beater","gate":"g"},"at""#;
+        let reviewed = record_of(&task, "review", 3).replace(r#""at""#, made);
+        put(&layout.ended(Shelf::Review, &task), &reviewed);
         put(&layout.result_on(Shelf::Review, &task), "made");
         put(&layout.ended(shelf, &task), &record_of(&task, shelf.as_str(), token));
         crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
         assert_eq!(!layout.ended(Shelf::Review, &task).exists(), goes, "{shelf:?}, {token}");
         assert_eq!(!layout.result_on(Shelf::Review, &task).exists(), goes);
+        assert_eq!(layout.ended(shelf, &task).exists(), goes, "the earlier goes");
         let request = r#"{"v":1,"id":"r","ask":"approve","task":"t"}"#;
         put(&layout.request(&"r".parse().unwrap()), request);
         crew.turn_after(0, vec![Message::Signal(SignalEvent::Rescan)]);
@@ -67,6 +70,41 @@ fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
     let decided = if state == "done" { SETTLED } else { "nothing" };
     format!(r#"{head},"at":"2026-11-20T03:00:00Z","decided":["{decided}"],"payload":1}}"#)
+}
+
+#[test]
+fn a_dead_letter_whose_next_life_is_done_is_removed() {
+    let task: TaskId = "t".parse().unwrap();
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    for (shelf, token) in [(Shelf::Dead, 2), (Shelf::Done, 3)] {
+        let record = record_of(&task, shelf.as_str(), token);
+        store.write_new(&layout.ended(shelf, &task), record.as_bytes(), false).unwrap();
+    }
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    assert!(!layout.ended(Shelf::Dead, &task).exists());
+    assert!(layout.ended(Shelf::Done, &task).exists());
+}
+
+#[test]
+fn who_handed_in_comes_before_whoever_cancels() {
+    let task: TaskId = "t".parse().unwrap();
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+    put(&layout.task(&task), &record_of(&task, "ready", 5));
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    let lock = r#"{"v":1,"task":"t","token":5,"nonce":"n1","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
+    put(&layout.lock(&task), lock);
+    store.create_dir(&layout.outcomes_of(&"beater".parse().unwrap())).unwrap();
+    let outcome = layout.outcome(&"beater".parse().unwrap(), &task, 5, "n1");
+    put(&outcome, r#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#);
+    let request = layout.request(&"r".parse().unwrap());
+    put(&request, r#"{"v":1,"id":"r","ask":"cancel","tasks":["t"],"why":"x"}"#);
+    let touched = Hint::Touched { area: Area::Requests, path: request, touch: Touch::Whole };
+    crew.turn_after(0, vec![Message::Hint(touched)]);
+    assert!(crew.tells(|fact| matches!(fact, Fact::Outcome { status, .. } if status == "done")));
 }
 
 #[test]
@@ -87,7 +125,9 @@ fn what_was_submitted_within_a_claim_that_a_power_cut_took_goes_with_it() {
             put(&layout.lock(&task), if text.is_empty() { text } else { whole });
         }
         crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
-        crew.turn_after(20_000, Vec::new());
+        for _ in 0..25 {
+            crew.turn_after(500, Vec::new());
+        }
         assert_eq!(!bound.exists() || crew.removes(&bound), goes, "{lock:?}");
     }
 }
