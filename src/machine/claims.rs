@@ -143,7 +143,7 @@ impl State {
             // The disk decides: whoever we thought held it does not.
             self.let_go(id, &before, out);
         }
-        let booted_here = lock.owner.as_ref().is_none_or(|process| process.boot == self.setup.boot);
+        let began_in_this_boot = lock.owner.as_ref().is_some_and(|process| process.boot == self.setup.boot);
         let owner = self.owner_of(&lock, out);
         let Some(task) = self.tasks.get_mut(id) else { return };
         self.claimed_kinds.insert(task.kind.clone());
@@ -179,8 +179,8 @@ impl State {
             }
             Some(Owner::Unprovable) => {}
             None => {
-                // A boot that is over ended all that ran in it.
-                let died = booted_here;
+                // A boot that is over ended all that ran in it, and what the lock does not name never began.
+                let died = began_in_this_boot;
                 let fate = Conclusion::Returned { why: "its owner is gone".into(), died };
                 self.owner_gone(id, &held_by, fate, out);
             }

@@ -105,7 +105,10 @@ pub(super) fn follow(
         Conclusion::Done => {
             let gate = manifest.and_then(|manifest| manifest.gate.clone());
             let then = manifest.and_then(|manifest| manifest.then.clone());
-            let made = gate.map(|gate| Made { agent: claim.agent.clone(), gate, then });
+            let made = gate.map(|gate| {
+                let (agent, nonce) = (claim.agent.clone(), claim.nonce.clone());
+                Made { agent, nonce, gate, then }
+            });
             (made.map_or(Next::Done, Next::Gated), None)
         }
         Conclusion::Returned { why, died } => {
@@ -297,7 +300,7 @@ fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
 /// What becomes of the tasks that a claim's owner submitted within it, and of its result.
 fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
     let fate = match next {
-        Next::Done => BoundFate::Submitted(then),
+        Next::Done => BoundFate::Submitted { nonce: claim.nonce.clone(), then },
         // They wait for the judgement too.
         Next::Gated(_) => return None,
         Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,

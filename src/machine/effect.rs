@@ -71,8 +71,13 @@ pub struct Bound {
 /// See [`Bound`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BoundFate {
-    /// They are submitted, and the result as a task of this kind.
-    Submitted(Option<Kind>),
+    /// Those of this claim are submitted, and its result as a task of this kind.
+    Submitted {
+        /// The claim's nonce.
+        nonce: String,
+        /// The kind, if the result is handed on.
+        then: Option<Kind>,
+    },
     /// The claim came to nothing, and so do they.
     Dropped,
 }

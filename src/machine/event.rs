@@ -137,14 +137,15 @@ pub enum Next {
 }
 
 impl Next {
-    /// Reads what the ledger tells of an outcome of this agent; what it does not know is tried again.
+    /// Reads what the ledger tells of an outcome of this agent and claim; what it does not know is tried again.
     #[must_use]
-    pub fn parse(text: &str, agent: &AgentName) -> Self {
+    pub fn parse(text: &str, agent: &AgentName, nonce: &str) -> Self {
         let gated = |rest: &str| {
             let (gate, then) =
                 rest.split_once(", then ").map_or((rest, None), |(gate, then)| (gate, Some(then)));
             let then = then.map(str::parse).transpose().ok()?;
-            Some(Self::Gated(Made { agent: agent.clone(), gate: gate.parse().ok()?, then }))
+            let (agent, nonce) = (agent.clone(), nonce.to_owned());
+            Some(Self::Gated(Made { agent, nonce, gate: gate.parse().ok()?, then }))
         };
         match text {
             "done" => Self::Done,

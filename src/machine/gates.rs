@@ -85,7 +85,8 @@ impl State {
         let unique_for = version.and_then(|version| version.manifest.unique_for_ms);
         change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
         change.output = Some(Output::Judged);
-        change.bound = Some(Bound { agent: Some(made.agent), token, fate: BoundFate::Submitted(made.then) });
+        let fate = BoundFate::Submitted { nonce: made.nonce, then: made.then };
+        change.bound = Some(Bound { agent: Some(made.agent), token, fate });
         change.facts.push(Fact::Judged { task: id.clone(), token, by, words: None, next: "done".into() });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Done), out);
     }

@@ -342,6 +342,31 @@ impl State {
         matches!(stage, Some(Stage::Ready | Stage::Waiting { .. } | Stage::Blocked))
     }
 
+    /// The token that an open task bears.
+    #[must_use]
+    pub fn token_of(&self, id: &TaskId) -> Option<u64> {
+        self.tasks.get(id).map(|task| task.token)
+    }
+
+    /// True if what was submitted within this task, by the claim of this token and nonce, may still count.
+    #[must_use]
+    pub fn may_count(&self, id: &TaskId, token: u64, nonce: &str) -> bool {
+        let Some(task) = self.tasks.get(id) else { return false };
+        // Without a nonce, nobody knows whose the claim is.
+        let is_its = |claim: &Claim| claim.token == token && (claim.nonce.is_empty() || claim.nonce == nonce);
+        let made = || task.made().is_some_and(|made| made.nonce == nonce);
+        match &task.stage {
+            Stage::Held(claim) => is_its(claim),
+            Stage::Pending(recording) => {
+                let seen = recording.seen.as_ref().is_some_and(|lock| lock.token == token);
+                seen || recording.writing.claim().is_some_and(is_its) || made()
+            }
+            Stage::Gated { .. } | Stage::Reviewed => made(),
+            Stage::Obscured { .. } => task.token == token,
+            Stage::Ready | Stage::Waiting { .. } | Stage::Blocked => false,
+        }
+    }
+
     /// True if a lock of this task would be news.
     #[must_use]
     pub fn expects_lock(&self, id: &TaskId) -> bool {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::layout::parse_claim_name;
 use super::name::{AgentName, Kind, Name, RunId, TaskId};
 use super::process::Identity;
 use super::record::VERSION;
@@ -74,6 +75,8 @@ pub struct Attempt {
 pub struct Made {
     /// By whom it was made.
     pub agent: AgentName,
+    /// In which claim: its nonce.
+    pub nonce: String,
     /// Which gate is to judge it: `gates/NAME`.
     pub gate: Name,
     /// The kind of task that it is handed on as, once it has passed.
@@ -365,15 +368,10 @@ impl Outcome {
     }
 }
 
-/// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`. The token is written in one way only (not
-/// `+3`, not `03`), so that no two names mean one outcome.
+/// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`; `None` for any other name.
 #[must_use]
 pub fn parse_outcome_name(file: &str) -> Option<(TaskId, u64, &str)> {
-    let mut parts = file.strip_suffix(".json")?.split('.');
-    let (id, digits, nonce) = (parts.next()?, parts.next()?, parts.next()?);
-    let token: u64 = digits.parse().ok()?;
-    let whole = parts.next().is_none() && token.to_string() == digits && nonce.parse::<Name>().is_ok();
-    if whole { Some((id.parse().ok()?, token, nonce)) } else { None }
+    parse_claim_name(file.strip_suffix(".json")?)
 }
 
 #[cfg(test)]

@@ -143,7 +143,10 @@ fn wishes() -> impl Strategy<Value = Wishes> {
 }
 
 fn made() -> impl Strategy<Value = Made> {
-    (name(), name(), option::of(name())).prop_map(|(agent, gate, then)| Made { agent, gate, then })
+    (name(), name(), option::of(name())).prop_map(|(agent, gate, then)| {
+        let nonce = "n".to_owned();
+        Made { agent, nonce, gate, then }
+    })
 }
 
 fn lock_or_outcome() -> impl Strategy<Value = Written> {

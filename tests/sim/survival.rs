@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use nightcrew::protocol::layout::{Layout, Shelf};
+use nightcrew::protocol::layout::{BoundName, Shelf};
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::name::{AgentName, TaskId};
 use nightcrew::protocol::record;
@@ -69,51 +69,32 @@ pub(crate) fn judge(world: &World, facts: &[Fact], tasks: &Tasks) {
     }
 }
 
-/// What an owner submitted within a task is there if and only if that task is done by its claim. (Where a power cut
-/// took a lock, there may be two claims with one token.)
+/// What an owner submitted within a task is there if and only if that task is done by its claim.
 fn submitted_within(world: &World, tasks: &Tasks, wrong: &mut Vec<String>) {
     let oracle = world.oracle.borrow();
-    let mut groups: BTreeMap<(&TaskId, u64, &TaskId), Vec<&Within>> = BTreeMap::new();
-    for within in &oracle.promises.within {
-        groups.entry((&within.of.task, within.of.token, &within.id)).or_default().push(within);
-    }
-    let done = tasks.on(Shelf::Done);
-    // Nothing tells them from owners whose locks a power cut took.
-    let forged =
-        |of: &TaskId| done.get(of).is_some_and(|it| it.decided.iter().any(|by| by.starts_with("forged")));
-    for ((of, token, id), group) in groups.into_iter().filter(|((of, ..), _)| !forged(of)) {
-        let ended_by = |shelf, within: &Within| {
-            let record = tasks.on(shelf).get(of);
-            record.is_some_and(|it| it.token == token && it.decided.contains(&within.of.nonce))
+    for Within { of, id, payload, acknowledged } in &oracle.promises.within {
+        let ended = |shelf| {
+            let record = tasks.on(shelf).get(&of.task);
+            record.is_some_and(|it| it.token == of.token && it.decided.contains(&of.nonce))
         };
-        let found = tasks.of(id);
-        let is_there = group.iter().any(|one| found.iter().any(|record| record.payload.get() == one.payload));
-        let counts = |shelf| group.iter().any(|within| ended_by(shelf, within));
-        let binds = |shelf| group.iter().any(|within| within.acknowledged && ended_by(shelf, within));
-        if counts(Shelf::Done) {
-            if binds(Shelf::Done) && !is_there {
-                wrong.push(format!(
-                    "{id} was submitted within {of} with token {token}, which is done, and is gone"
-                ));
-            }
-        } else if is_there {
-            wrong.push(format!("{id} was submitted within {of} with token {token}, and is there without it"));
+        let is_there = tasks.of(id).iter().any(|record| record.payload.get() == payload);
+        let told = format!("{id} was submitted within {} with token {}", of.task, of.token);
+        if is_there && !ended(Shelf::Done) {
+            wrong.push(format!("{told}, and is there without it"));
+        } else if *acknowledged && ended(Shelf::Done) && !is_there {
+            wrong.push(format!("{told}, which is done, and is gone"));
         }
-        let kept = || {
-            group
-                .iter()
-                .any(|one| world.disk.text(&world.layout.bound(&one.of.agent, of, token, id)).is_some())
-        };
-        if binds(Shelf::Review) && !kept() {
-            wrong.push(format!("{id} was submitted within {of}, which is in review, and is gone"));
+        let kept = || world.disk.text(&world.layout.bound(&of.agent, &of.bound(id))).is_some();
+        if *acknowledged && ended(Shelf::Review) && !kept() {
+            wrong.push(format!("{told}, which is in review, and is gone"));
         }
     }
     for agent in AGENTS.iter().copied().chain(["operator"]) {
         let agent: AgentName = agent.parse().expect("a name");
         for name in world.disk.names(&world.layout.bound_of(&agent)) {
-            let of = Layout::bound_name(&name);
-            let waits = of.is_some_and(|(of, token, _)| {
-                tasks.on(Shelf::Review).get(&of).is_some_and(|record| record.token == token)
+            let waits = BoundName::parse(&name).is_some_and(|bound| {
+                let record = tasks.on(Shelf::Review).get(&bound.task);
+                record.is_some_and(|record| record.token == bound.token)
             });
             if !waits {
                 wrong.push(format!("bound/{agent}/{name} is left"));

@@ -1,7 +1,7 @@
 //! Tasks that are submitted within another: bound to its claim, they count once it is done, and never otherwise.
 
 use crate::edge::store::Store;
-use crate::protocol::layout::Layout;
+use crate::protocol::layout::BoundName;
 use crate::protocol::name::{AgentName, TaskId};
 use crate::protocol::record::RECORD_LEN_MAX;
 use crate::protocol::task::TaskRecord;
@@ -40,7 +40,7 @@ impl<S: Store> Client<S> {
 
     /// The task of this id that was submitted within the held one.
     pub(super) fn found_bound(&self, held: &Held, id: &TaskId) -> Result<Option<Found>, ClientError> {
-        let path = self.layout.bound(&held.agent, &held.task, held.token, id);
+        let path = self.place_of(id, Some(held));
         let record = self.record::<TaskRecord>(&path, RECORD_LEN_MAX)?;
         Ok(record.map(|record| bound(record, held.task.clone())))
     }
@@ -56,10 +56,10 @@ impl<S: Store> Client<S> {
                 .store
                 .list(&dir, LISTED_MAX)
                 .map_err(|error| ClientError::Io { path: dir.clone(), error })?;
-            for (task, token, new) in entries.iter().filter_map(|entry| Layout::bound_name(&entry.name)) {
-                let path = self.layout.bound(&agent, &task, token, &new);
+            for name in entries.iter().filter_map(|entry| BoundName::parse(&entry.name)) {
+                let path = self.layout.bound(&agent, &name);
                 match self.record::<TaskRecord>(&path, RECORD_LEN_MAX) {
-                    Ok(Some(record)) => listing.tasks.push(bound(record, task)),
+                    Ok(Some(record)) => listing.tasks.push(bound(record, name.task)),
                     Ok(None) => {}
                     Err(error) => listing.unreadable.push(error.to_string()),
                 }

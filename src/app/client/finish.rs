@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::edge::store::{ReadError, Store, parent};
+use crate::protocol::layout::BoundName;
 use crate::protocol::name::{AgentName, TaskId};
 use crate::protocol::record::{OUTPUT_LEN_MAX, RECORD_LEN_MAX, SMALL_LEN_MAX, cut, encode};
 use crate::protocol::task::{ERROR_LEN_MAX, Lock, Outcome, Phase, TaskRecord, Verdict};
@@ -20,6 +21,15 @@ pub struct Held {
     pub nonce: String,
     /// The agent whose claim it is.
     pub agent: AgentName,
+}
+
+impl Held {
+    /// What the file of a task is called that is submitted within this claim.
+    #[must_use]
+    pub fn bound(&self, new: &TaskId) -> BoundName {
+        let (task, nonce, new) = (self.task.clone(), self.nonce.clone(), new.clone());
+        BoundName { task, token: self.token, nonce, new }
+    }
 }
 
 impl From<Lock> for Held {

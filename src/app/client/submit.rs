@@ -167,7 +167,7 @@ impl<S: Store> Client<S> {
     /// Where the record of a submission is published.
     pub(super) fn place_of(&self, id: &TaskId, within: Option<&Held>) -> PathBuf {
         match within {
-            Some(held) => self.layout.bound(&held.agent, &held.task, held.token, id),
+            Some(held) => self.layout.bound(&held.agent, &held.bound(id)),
             None => self.layout.new_task(id),
         }
     }

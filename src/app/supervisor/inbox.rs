@@ -210,6 +210,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             for (task, agent) in std::mem::take(&mut self.unlooked) {
                 self.look_again_for_outcomes(now, &task, &agent);
             }
+            self.settle_bound();
         }
         for _ in 0..READ_MAX {
             let Some(task) = self.to_look_at.locks.pop_first() else { break };

@@ -369,8 +369,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(Unread::ForNow(_)) => false,
         };
         if theirs {
-            for new in self.bound_to(agent, task, token) {
-                job.last.push(Change::Remove { path: self.options.layout.bound(agent, task, token, &new) });
+            for name in self.bound_to(agent, task, token) {
+                job.last.push(Change::Remove { path: self.options.layout.bound(agent, &name) });
             }
             job.last.push(Change::Remove { path: output });
         }

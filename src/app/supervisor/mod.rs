@@ -45,7 +45,7 @@ use crate::edge::writer_thread::WriterReport;
 use crate::machine::effect::RecordChange;
 use crate::machine::event::Accepted;
 use crate::machine::{Event, Setup, State};
-use crate::protocol::layout::Layout;
+use crate::protocol::layout::{BoundName, Layout};
 use crate::protocol::ledger::{Entry, Fact};
 use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::process::Identity;
@@ -226,6 +226,9 @@ pub struct Supervisor<S: Store, C, P, H> {
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
+    /// Tasks that were submitted within others before this start, and of which the disk does not tell yet what
+    /// becomes of them.
+    unsettled: BTreeSet<(AgentName, BoundName)>,
     /// Tasks that are there, but whose records could not be read so far, with what the ledger accepted for them.
     /// Until they can be, nothing is done to them, their locks and what is submitted under their ids.
     unread: BTreeMap<TaskId, Option<Accepted>>,
@@ -288,6 +291,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             to_look_at: ToLookAt::everything(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             unread: BTreeMap::new(),
             incoming: BTreeMap::new(),
             admissions: BTreeMap::new(),

@@ -53,8 +53,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.look_at_switches(now);
         self.recover_tasks(now, &accepted_in(&history.facts))?;
         self.clear_shelves();
-        self.clear_outputs();
-        self.settle_bound();
         self.admissions = admissions_in(&history.facts);
         self.admissions
             .retain(|id, _| self.store.stat(&self.options.layout.new_task(id)).is_ok_and(|at| at.is_some()));
@@ -64,6 +62,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         while !self.to_look_at.locks.is_empty() {
             self.look_at_locks(now);
         }
+        self.clear_outputs();
+        self.settle_all_bound();
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
         for fact in history.unrecorded {
@@ -363,9 +363,9 @@ fn accepted_in(facts: &[Fact]) -> BTreeMap<TaskId, Accepted> {
                 "retry" => Verdict::Retry,
                 _ => Verdict::Failed,
             };
+            let next = Next::parse(next, agent, nonce);
             let (nonce, error) = (nonce.clone(), error.clone());
             let outcome = Outcome::new(task.clone(), *token, nonce, status, error);
-            let next = Next::parse(next, agent);
             accepted.insert(task.clone(), Accepted { agent: agent.clone(), outcome, next });
         }
     }

@@ -10,14 +10,13 @@ use crate::edge::processes::Processes;
 use crate::edge::store::{ReadError, Store};
 use crate::edge::writer::{Change, Job};
 use crate::machine::effect::{Bound, BoundFate, Output, RecordChange};
-use crate::protocol::layout::{Layout, Shelf};
+use crate::protocol::layout::{BoundName, Shelf};
 use crate::protocol::name::{AgentName, Kind, TaskId};
 use crate::protocol::record::{self, OUTPUT_LEN_MAX};
 use crate::protocol::task::{Phase, TaskRecord, Wishes, id_from_key};
 use crate::protocol::time::Now;
 
 use super::inbox::LISTED_MAX;
-use super::perform::Unread;
 use super::{Helpers, Supervisor};
 
 /// The longest result that a task's payload can hold, in bytes.
@@ -63,18 +62,21 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let agents = agent.as_ref().map_or_else(|| self.agents_with_bound(), |agent| vec![agent.clone()]);
         for agent in &agents {
             let mut bound = self.bound_to(agent, &change.task, *token);
-            if let BoundFate::Submitted(Some(kind)) = fate {
+            if let BoundFate::Submitted { nonce, then: Some(kind) } = fate {
                 let next = self.handed_on(now, record, change, kind, agent);
-                let path = layout.bound(agent, &change.task, *token, &next.id);
+                let (task, nonce, new) = (change.task.clone(), nonce.clone(), next.id.clone());
+                let name = BoundName { task, token: *token, nonce, new };
+                let path = layout.bound(agent, &name);
                 job.before.push(Change::Write { path, bytes: record::encode(&next) });
-                bound.insert(next.id);
+                bound.insert(name);
             }
-            for new in bound {
-                let from = layout.bound(agent, &change.task, *token, &new);
-                if let BoundFate::Submitted(_) = fate {
+            for name in bound {
+                let from = layout.bound(agent, &name);
+                // Of another claim, whose lock a power cut took, it goes.
+                if matches!(fate, BoundFate::Submitted { nonce, .. } if *nonce == name.nonce) {
                     // After the record, which says whether it is to be done, also to a next supervisor.
                     let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
-                    part.push(Change::Link { from: from.clone(), to: layout.new_task(&new) });
+                    part.push(Change::Link { from: from.clone(), to: layout.new_task(&name.new) });
                 }
                 job.last.push(Change::Remove { path: from });
             }
@@ -87,8 +89,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         found.iter().filter_map(|entry| entry.name.parse().ok()).collect()
     }
 
-    /// The tasks that were submitted within one by the owner with this token.
-    pub(super) fn bound_to(&self, agent: &AgentName, task: &TaskId, token: u64) -> BTreeSet<TaskId> {
+    /// The tasks that were submitted within one by owners with this token.
+    pub(super) fn bound_to(&self, agent: &AgentName, task: &TaskId, token: u64) -> BTreeSet<BoundName> {
         let found = self.store.list(&self.options.layout.bound_of(agent), LISTED_MAX);
         let found = found.unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
@@ -96,8 +98,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Vec::new()
         });
-        let names = found.iter().filter_map(|entry| Layout::bound_name(&entry.name));
-        names.filter(|(of, with, _)| of == task && *with == token).map(|(.., new)| new).collect()
+        let names = found.iter().filter_map(|entry| BoundName::parse(&entry.name));
+        names.filter(|name| name.task == *task && name.token == token).collect()
     }
 
     /// The task as which a result is handed on.
@@ -150,42 +152,65 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     /// Decides about the tasks that owners submitted within theirs, where a crash came before that was done: those of
     /// a task that is done are submitted, those of a claim that came to nothing are dropped.
-    pub(super) fn settle_bound(&self) {
-        let layout = &self.options.layout;
+    pub(super) fn settle_all_bound(&mut self) {
         for agent in self.agents_with_bound() {
-            for file in self.store.list(&layout.bound_of(&agent), LISTED_MAX).unwrap_or_default() {
-                let Some((task, token, new)) = Layout::bound_name(&file.name) else { continue };
-                let from = layout.bound(&agent, &task, token, &new);
-                let is_its = |record: &TaskRecord| record.token == token;
-                let open = self.read_task(&task);
-                if open.as_ref().is_ok_and(is_its)
-                    && self.state.is_free(&task)
-                    && !self.is_there(&layout.lock(&task))
-                {
-                    // A power cut took the lock with its owner. Whoever gets the task next bears the same token, so it
-                    // goes at once.
-                    if let Err(error) = self.store.unlink(&from) {
-                        log::warn!("{}: {error}", from.display());
-                    }
-                    continue;
+            let found =
+                self.store.list(&self.options.layout.bound_of(&agent), LISTED_MAX).unwrap_or_default();
+            let names = found.iter().filter_map(|entry| BoundName::parse(&entry.name));
+            self.unsettled.extend(names.map(|name| (agent.clone(), name)));
+        }
+        self.settle_bound();
+    }
+
+    /// Decides about those that are left, as far as the disk tells.
+    pub(super) fn settle_bound(&mut self) {
+        for (agent, name) in std::mem::take(&mut self.unsettled) {
+            match self.fate_of(&name) {
+                Ok(Settled::Waits) => {}
+                Ok(Settled::Counts) => self.settle_one(&agent, &name, true),
+                Ok(Settled::Dropped) => self.settle_one(&agent, &name, false),
+                Err(why) => {
+                    log::error!("{why}; task {}, submitted within {}, waits", name.new, name.task);
+                    self.unsettled.insert((agent, name));
                 }
-                let undecided = self.unread.contains_key(&task)
-                    || matches!(&open, Err(Unread::ForNow(_)))
-                    || open.is_ok_and(|record| is_its(&record) && self.state.is_open(&task));
-                let ended = self.ended_record(&task);
-                let job = match ended {
-                    _ if undecided => continue,
-                    Err(_) => continue,
-                    Ok(Some((Shelf::Review, record))) if is_its(&record) => continue,
-                    Ok(Some((Shelf::Done, record))) if is_its(&record) && !mutant!(BoundDropped) => Job {
-                        then: vec![Change::Link { from: from.clone(), to: layout.new_task(&new) }],
-                        last: vec![Change::Remove { path: from }],
-                        ..Job::default()
-                    },
-                    Ok(_) => Job { last: vec![Change::Remove { path: from }], ..Job::default() },
-                };
-                self.helpers.write(job);
             }
         }
     }
+
+    fn settle_one(&self, agent: &AgentName, name: &BoundName, counts: bool) {
+        let from = self.options.layout.bound(agent, name);
+        let link = Change::Link { from: from.clone(), to: self.options.layout.new_task(&name.new) };
+        let then = Vec::from_iter(counts.then_some(link));
+        self.helpers.write(Job { then, last: vec![Change::Remove { path: from }], ..Job::default() });
+    }
+
+    /// What becomes of a task that was submitted within another; why, if that cannot be told for the moment.
+    fn fate_of(&self, name: &BoundName) -> Result<Settled, String> {
+        let done = self.read_ended(Shelf::Done, &name.task)?;
+        let by_it = |record: TaskRecord| record.token == name.token && record.decided.contains(&name.nonce);
+        if done.is_some_and(by_it) && !mutant!(BoundDropped) {
+            return Ok(Settled::Counts);
+        }
+        if self.unread.contains_key(&name.task) {
+            return Err("its record cannot be read".into());
+        }
+        let reviewed = self.in_review(&name.task)?.and_then(|record| record.made);
+        let lock = self.read_lock(&name.task).map_err(|error| format!("its lock: {error}"))?;
+        // What nobody can read may be its own, and is decided about as such.
+        let its_lock = lock.is_some_and(|lock| lock.map_or(true, |lock| lock.nonce == name.nonce));
+        let waits = its_lock && self.state.token_of(&name.task) == Some(name.token)
+            || self.state.may_count(&name.task, name.token, &name.nonce)
+            || reviewed.is_some_and(|made| made.nonce == name.nonce);
+        Ok(if waits { Settled::Waits } else { Settled::Dropped })
+    }
+}
+
+/// What becomes of a task that was submitted within another.
+enum Settled {
+    /// It is submitted.
+    Counts,
+    /// It goes.
+    Dropped,
+    /// Its claim is decided about later.
+    Waits,
 }

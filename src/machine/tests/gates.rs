@@ -38,7 +38,7 @@ fn judge(s: &Story) -> RunId {
 fn a_result_that_passes_its_gate_is_done_and_handed_on() {
     let (mut s, run) = at_work("gate = \"g\"\nthen = \"publish\"");
     let change = exits(&mut s, &run, Ending::Code(0));
-    let token = change.token;
+    let (token, (.., nonce)) = (change.token, change.settled.unwrap());
     assert_eq!(change.phase, Phase::Gated);
     assert_eq!(change.output, Some(Output::HandedIn(name("h"), token)));
     assert_eq!(change.bound, None, "what was submitted within it waits for the judgement");
@@ -49,7 +49,7 @@ fn a_result_that_passes_its_gate_is_done_and_handed_on() {
     assert_eq!((change.phase, change.token, &change.output), (Phase::Done, token, &Some(Output::Judged)));
     let bound = change.bound.unwrap();
     assert_eq!((bound.agent, bound.token), (Some(name("h")), token));
-    assert_eq!(bound.fate, BoundFate::Submitted(Some(name("publish"))));
+    assert_eq!(bound.fate, submitted(&nonce, "publish"));
     s.stored();
     assert!(!s.state.is_open(&name("t")));
 }
@@ -106,7 +106,7 @@ fn a_gate_that_was_drained_or_never_asked_is_asked_again() {
     assert!(s.changes().is_empty(), "nothing was judged: {:?}", s.news);
 
     let mut s = Story::new();
-    let made = Some(Made { agent: name("h"), gate: name("g"), then: None });
+    let made = Some(Made { agent: name("h"), nonce: "n1".into(), gate: name("g"), then: None });
     s.tell(Event::TaskFound(Box::new(Found { made, ..found(Phase::Gated) })));
     judge(&s);
 }
@@ -135,6 +135,11 @@ fn what_was_handed_in_is_not_decided_before_it_is_known_what_its_agent_declares(
     }
 }
 
+/// What was submitted within its claim counts, and its result is handed on as this kind.
+fn submitted(nonce: &str, then: &str) -> BoundFate {
+    BoundFate::Submitted { nonce: nonce.into(), then: then.parse().ok() }
+}
+
 fn s_lock() -> Lock {
     let (task, agent) = (name("t"), name("h"));
     Lock { v: 1, task, token: 0, nonce: "n1".into(), agent, run: None, owner: None, at: Wall(0) }
@@ -149,7 +154,7 @@ fn what_the_ledger_accepted_has_its_result_where_it_belongs() {
     s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
     let change = s.change();
     assert_eq!((change.phase, change.output), (Phase::Done, None), "a power cut may have spoiled its source");
-    assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(None), "it was handed on before");
+    assert_eq!(change.bound.unwrap().fate, submitted("n1", ""), "it was handed on before");
 }
 
 #[test]
@@ -185,7 +190,7 @@ pub(super) fn found(phase: Phase) -> Found {
 
 #[test]
 fn a_person_decides_what_the_gate_did_not_pass() {
-    let made = Some(Made { agent: name("h"), gate: name("g"), then: Some(name("p")) });
+    let made = Some(Made { agent: name("h"), nonce: "n1".into(), gate: name("g"), then: Some(name("p")) });
     let reviewed = || Some(Box::new(Found { made: made.clone(), ..found(Phase::Review) }));
     let ask = |ask: Ask| Request { v: 1, id: name("r"), ask };
     let approve = || ask(Ask::Approve { task: name("t") });
@@ -194,7 +199,7 @@ fn a_person_decides_what_the_gate_did_not_pass() {
     s.tell(Event::Reviewed(approve(), reviewed()));
     let change = s.change();
     assert!(change.reviewed && change.phase == Phase::Done && change.token == 40);
-    assert_eq!(change.bound.unwrap().fate, BoundFate::Submitted(Some(name("p"))));
+    assert_eq!(change.bound.unwrap().fate, submitted("n1", "p"));
     assert!(s.answers().is_empty(), "it is not durable yet");
     s.tell(Event::Reviewed(approve(), reviewed()));
     assert!(s.changes().is_empty() && s.answers().is_empty(), "it is being decided about");
@@ -213,15 +218,18 @@ fn a_person_decides_what_the_gate_did_not_pass() {
 
 #[test]
 fn what_was_submitted_within_a_task_shares_its_fate() {
-    for (text, code, fate) in [
-        ("", 0, BoundFate::Submitted(None)),
-        ("then = \"publish\"", 0, BoundFate::Submitted(Some(name("publish")))),
-        ("then = \"publish\"", 1, BoundFate::Dropped),
-        ("", 75, BoundFate::Dropped),
-        ("", 65, BoundFate::Dropped),
+    for (text, code, then) in [
+        ("", 0, Some("")),
+        ("then = \"publish\"", 0, Some("publish")),
+        ("then = \"publish\"", 1, None),
+        ("", 75, None),
+        ("", 65, None),
     ] {
         let (mut s, run) = at_work(text);
-        assert_eq!(exits(&mut s, &run, Ending::Code(code)).bound.unwrap().fate, fate, "{text} {code}");
+        let change = exits(&mut s, &run, Ending::Code(code));
+        let (.., nonce) = change.settled.unwrap();
+        let fate = then.map_or(BoundFate::Dropped, |then| submitted(&nonce, then));
+        assert_eq!(change.bound.unwrap().fate, fate, "{text} {code}");
     }
 }
 

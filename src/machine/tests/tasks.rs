@@ -337,7 +337,8 @@ fn an_outcome_that_only_the_ledger_shows_is_finished_without_telling_it_again() 
         (Verdict::Failed, "again at 2026-11-20T03:00:00.000Z", Phase::Waiting),
     ] {
         let outcome = Outcome::new(name("t"), 40, "c".into(), status, Some("e".into()));
-        let accepted = Some(Accepted { agent: name("p"), outcome, next: Next::parse(next, &name("p")) });
+        let accepted =
+            Some(Accepted { agent: name("p"), outcome, next: Next::parse(next, &name("p"), "n1") });
         let mut s = Story::new();
         s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
         let change = s.change();

@@ -11,7 +11,8 @@ use super::name::{AgentName, Name, RunId, TaskId};
 use super::task::OPERATOR;
 
 pub use logs::Kept;
-pub use tasks::Shelf;
+pub(in crate::protocol) use tasks::parse_claim_name;
+pub use tasks::{BoundName, Shelf};
 
 /// The ending of a lock's file name.
 pub const LOCK_EXT: &str = "lock";

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{LOCK_EXT, Layout, below};
-use crate::protocol::name::{AgentName, Kind, TaskId};
+use crate::protocol::name::{AgentName, Kind, Name, TaskId};
 
 /// How much of an odd name is kept, in bytes: with a number and `.reason` it must still be a name.
 const ASIDE_STEM_LEN_MAX: usize = 180;
@@ -33,6 +33,47 @@ impl Shelf {
             Self::Review => "review",
         }
     }
+}
+
+/// What the name of a task says that was submitted within another: `ID.TOKEN.NONCE.NEW.json`.
+///
+/// The nonce is the claim's: where a power cut took a lock, two claims may bear one token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BoundName {
+    /// The task that it was submitted within.
+    pub task: TaskId,
+    /// The token of the claim.
+    pub token: u64,
+    /// The nonce of the claim.
+    pub nonce: String,
+    /// The new task.
+    pub new: TaskId,
+}
+
+impl BoundName {
+    /// Reads a file's name; `None` for any other one.
+    #[must_use]
+    pub fn parse(file: &str) -> Option<Self> {
+        let (of, new) = file.strip_suffix(".json")?.rsplit_once('.')?;
+        let (task, token, nonce) = parse_claim_name(of)?;
+        Some(Self { task, token, nonce: nonce.into(), new: new.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for BoundName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}.{}.json", self.task, self.token, self.nonce, self.new)
+    }
+}
+
+/// Reads `ID.TOKEN.NONCE`. The token is written in one way only (not `+3`, not `03`), so that no two names mean one
+/// claim.
+pub(in crate::protocol) fn parse_claim_name(text: &str) -> Option<(TaskId, u64, &str)> {
+    let mut parts = text.split('.');
+    let (id, digits, nonce) = (parts.next()?, parts.next()?, parts.next()?);
+    let token: u64 = digits.parse().ok()?;
+    let whole = parts.next().is_none() && token.to_string() == digits && nonce.parse::<Name>().is_ok();
+    if whole { Some((id.parse().ok()?, token, nonce)) } else { None }
 }
 
 impl Layout {
@@ -151,20 +192,11 @@ impl Layout {
     pub fn bound_of(&self, agent: &AgentName) -> PathBuf {
         below(&self.bound_dir(), agent.as_str())
     }
-    /// `state/tasks/bound/AGENT/ID.TOKEN.NEW.json`: task NEW, submitted by the owner of task ID; it counts once that
-    /// one is done.
+    /// `state/tasks/bound/AGENT/ID.TOKEN.NONCE.NEW.json`: task NEW, submitted by the owner of task ID; it counts once
+    /// that one is done.
     #[must_use]
-    pub fn bound(&self, agent: &AgentName, id: &TaskId, token: u64, new: &TaskId) -> PathBuf {
-        below(&self.bound_of(agent), format!("{id}.{token}.{new}.json"))
-    }
-    /// The task, token and new task of such a file's name; `None` for any other name.
-    #[must_use]
-    pub fn bound_name(file_name: &str) -> Option<(TaskId, u64, TaskId)> {
-        let mut parts = file_name.strip_suffix(".json")?.split('.');
-        let (id, digits, new) = (parts.next()?, parts.next()?, parts.next()?);
-        let token: u64 = digits.parse().ok()?;
-        let whole = parts.next().is_none() && token.to_string() == digits;
-        if whole { Some((id.parse().ok()?, token, new.parse().ok()?)) } else { None }
+    pub fn bound(&self, agent: &AgentName, name: &BoundName) -> PathBuf {
+        below(&self.bound_of(agent), name.to_string())
     }
     /// `state/tasks/done/`, `state/tasks/dead/` or `state/tasks/review/`
     #[must_use]

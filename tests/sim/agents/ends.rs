@@ -75,7 +75,7 @@ impl Hands<'_> {
             world.oracle.borrow_mut().submitting_within(held, &id, &text);
             let (nonce, at, by) = (format!("{:x}", world.random()), world.time.wall(), me.agent.to_string());
             let record = TaskRecord::submission(id.clone(), nonce, kind, at, by, payload, wishes);
-            let path = world.layout.bound(&held.agent, &held.task, held.token, &id);
+            let path = world.layout.bound(&held.agent, &held.bound(&id));
             let Ok(temp) = self.client(Some(me)).temp() else { return };
             let told = self.handle.publish(&temp, &path, &encode(&record));
             world.tell(|| format!("{id} is submitted within {held:?}: {told:?}"));

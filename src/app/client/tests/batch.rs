@@ -104,7 +104,7 @@ fn a_batch_within_a_task_is_bound_to_it() {
     let lines = "{\"kind\":\"k\",\"id\":\"one\"}\n{\"kind\":\"k\",\"id\":\"two\",\"needs\":[\"one\"]}\n";
     let settled = client.submit_all(parsed(lines), Some(&held), NOW).unwrap();
     assert_eq!(standings(&settled), [None, None]);
-    assert!(crew.has(&crew.layout.bound(&name("writer"), &held.task, 5, &name("two"))));
+    assert!(crew.has(&crew.layout.bound(&name("writer"), &held.bound(&name("two")))));
     assert!(crew.store.list(&crew.layout.new_tasks(), 10).unwrap().is_empty());
     let again = client.submit_all(parsed(lines), Some(&held), NOW).unwrap();
     assert_eq!(standings(&again), [Some(Standing::Bound); 2]);

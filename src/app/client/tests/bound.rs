@@ -16,7 +16,7 @@ fn a_follow_up_lies_with_its_task_and_nowhere_else() {
     let crew = Crew::new();
     let (mut client, held) = at_work(&crew, "a", 5, "R1");
     let id = accepted(client.submit(order("next", "1", &key_of("n")), Some(&held), NOW));
-    let place = crew.layout.bound(&name("writer"), &held.task, 5, &id);
+    let place = crew.layout.bound(&name("writer"), &held.bound(&id));
     assert_eq!(crew.read::<TaskRecord>(&place).by, "writer");
     assert!(!crew.has(&crew.layout.new_task(&id)));
     let again = client.submit(order("next", "1", &key_of("n")), Some(&held), NOW);

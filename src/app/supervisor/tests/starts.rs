@@ -49,7 +49,7 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
         let mut crew = Crew::new();
         let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
         let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
-        let made = r#""made":{"agent":"beater","gate":"g"},"at""#;
+        let made = r#""made":{"agent":"beater","nonce":"n","gate":"g"},"at""#;
         let reviewed = record_of(&task, "review", 3).replace(r#""at""#, made);
         put(&layout.ended(Shelf::Review, &task), &reviewed);
         put(&layout.result_on(Shelf::Review, &task), "made");
@@ -111,18 +111,20 @@ fn who_handed_in_comes_before_whoever_cancels() {
 fn what_was_submitted_within_a_claim_that_a_power_cut_took_goes_with_it() {
     let (task, new): (TaskId, TaskId) = ("t".parse().unwrap(), "new".parse().unwrap());
     let agent: AgentName = "beater".parse().unwrap();
-    for (lock, goes) in [(None, true), (Some(""), true), (Some("whole"), false)] {
+    for (lock, goes) in [(None, true), (Some(""), true), (Some("n"), false), (Some("other"), true)] {
         let mut crew = Crew::new();
         let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
         let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
-        let bound = layout.bound(&agent, &task, 5, &new);
+        let name = BoundName { task: task.clone(), token: 5, nonce: "n".into(), new: new.clone() };
+        let bound = layout.bound(&agent, &name);
         store.create_dir(&layout.bound_of(&agent)).unwrap();
         put(&bound, "{}");
         put(&layout.task(&task), &record_of(&task, "ready", 5));
         let whole =
             r#"{"v":1,"task":"t","token":5,"nonce":"n","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
-        if let Some(text) = lock {
-            put(&layout.lock(&task), if text.is_empty() { text } else { whole });
+        if let Some(nonce) = lock {
+            let text = whole.replace(r#""n""#, &format!("\"{nonce}\""));
+            put(&layout.lock(&task), if nonce.is_empty() { "" } else { &text });
         }
         crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
         for _ in 0..25 {
