@@ -359,7 +359,8 @@ impl State {
             Stage::Held(claim) => is_its(claim),
             Stage::Pending(recording) => {
                 let seen = recording.seen.as_ref().is_some_and(|lock| lock.token == token);
-                seen || recording.writing.claim().is_some_and(is_its) || made()
+                let handed_in = recording.handed_in.as_ref().is_some_and(|seen| seen.outcome.nonce == nonce);
+                seen || handed_in || recording.writing.claim().is_some_and(is_its) || made()
             }
             Stage::Gated { .. } | Stage::Reviewed => made(),
             Stage::Obscured { .. } => task.token == token,

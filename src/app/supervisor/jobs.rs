@@ -369,10 +369,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(Unread::ForNow(_)) => false,
         };
         if theirs {
-            for name in self.bound_to(agent, task, token) {
-                job.last.push(Change::Remove { path: self.options.layout.bound(agent, &name) });
-            }
             job.last.push(Change::Remove { path: output });
+        }
+        for name in self.bound_to(agent, task, token).into_iter().filter(|name| theirs || name.nonce == nonce)
+        {
+            job.last.push(Change::Remove { path: self.options.layout.bound(agent, &name) });
         }
         self.take_away(&from, job);
     }

@@ -166,6 +166,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     pub(super) fn settle_bound(&mut self) {
         for (agent, name) in std::mem::take(&mut self.unsettled) {
             match self.fate_of(&name) {
+                // Whoever ends the claim decides about it.
                 Ok(Settled::Waits) => {}
                 Ok(Settled::Counts) => self.settle_one(&agent, &name, true),
                 Ok(Settled::Dropped) => self.settle_one(&agent, &name, false),
