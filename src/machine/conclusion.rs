@@ -299,13 +299,14 @@ fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
 
 /// What becomes of the tasks that a claim's owner submitted within it, and of its result.
 fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
+    let others = claim.owner == Owner::Unprovable;
     let fate = match next {
         Next::Done => BoundFate::Submitted { nonce: claim.nonce.clone(), then },
-        // They wait for the judgement too.
+        Next::Gated(_) if others => BoundFate::Kept(claim.nonce.clone()),
         Next::Gated(_) => return None,
         Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,
     };
     // Whose lock could not be read, nobody knows.
     let agent = (!claim.nonce.is_empty()).then(|| claim.agent.clone());
-    Some(Bound { agent, token: claim.token, fate })
+    Some(Bound { agent, others, token: claim.token, fate })
 }

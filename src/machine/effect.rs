@@ -60,8 +60,10 @@ pub enum Output {
 /// What becomes of the tasks that an owner submitted within its own, and of what its result is handed on as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// Whose; of any, where that is not known.
+    /// Whose, where that is known.
     pub agent: Option<AgentName>,
+    /// Whether others may have claimed it with this token too, of whose locks nothing is left.
+    pub others: bool,
     /// With which token.
     pub token: u64,
     /// Whether they are submitted, or dropped.
@@ -78,6 +80,8 @@ pub enum BoundFate {
         /// The kind, if the result is handed on.
         then: Option<Kind>,
     },
+    /// Those of this claim, by its nonce, wait for the judgement of its result.
+    Kept(String),
     /// The claim came to nothing, and so do they.
     Dropped,
 }

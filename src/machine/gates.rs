@@ -86,7 +86,7 @@ impl State {
         change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
         change.output = Some(Output::Judged);
         let fate = BoundFate::Submitted { nonce: made.nonce, then: made.then };
-        change.bound = Some(Bound { agent: Some(made.agent), token, fate });
+        change.bound = Some(Bound { agent: Some(made.agent), others: false, token, fate });
         change.facts.push(Fact::Judged { task: id.clone(), token, by, words: None, next: "done".into() });
         self.decide(id, change, Writing::Decision, Then::Gone(End::Done), out);
     }

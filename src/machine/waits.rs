@@ -231,7 +231,8 @@ impl State {
         change.output = task.made().map(|_| Output::Judged);
         // Somebody may have claimed it whose lock was not seen, or cannot be read.
         let agent = task.made().map(|made| made.agent.clone());
-        change.bound = Some(Bound { agent, token: task.token, fate: BoundFate::Dropped });
+        change.bound =
+            Some(Bound { others: agent.is_none(), agent, token: task.token, fate: BoundFate::Dropped });
         change.phase = Phase::Dead;
         change.token = token;
         change.reason = Some(why.to_owned());

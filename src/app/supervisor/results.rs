@@ -57,12 +57,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         change: &RecordChange,
         job: &mut Job,
     ) {
-        let Some(Bound { agent, token, fate }) = &change.bound else { return };
+        let Some(Bound { agent: owner, others, token, fate }) = &change.bound else { return };
         let layout = &self.options.layout;
-        let agents = agent.as_ref().map_or_else(|| self.agents_with_bound(), |agent| vec![agent.clone()]);
-        for agent in &agents {
+        let others = if *others { self.agents_with_bound() } else { Vec::new() };
+        for agent in others.iter().chain(owner).collect::<BTreeSet<_>>() {
             let mut bound = self.bound_to(agent, &change.task, *token);
-            if let BoundFate::Submitted { nonce, then: Some(kind) } = fate {
+            if let BoundFate::Submitted { nonce, then: Some(kind) } = fate
+                && owner.as_ref() == Some(agent)
+            {
                 let next = self.handed_on(now, record, change, kind, agent);
                 let (task, nonce, new) = (change.task.clone(), nonce.clone(), next.id.clone());
                 let name = BoundName { task, token: *token, nonce, new };
@@ -72,11 +74,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             for name in bound {
                 let from = layout.bound(agent, &name);
-                // Of another claim, whose lock a power cut took, it goes.
-                if matches!(fate, BoundFate::Submitted { nonce, .. } if *nonce == name.nonce) {
-                    // After the record, which says whether it is to be done, also to a next supervisor.
-                    let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
-                    part.push(Change::Link { from: from.clone(), to: layout.new_task(&name.new) });
+                match fate {
+                    BoundFate::Kept(nonce) if *nonce == name.nonce => continue,
+                    BoundFate::Submitted { nonce, .. } if *nonce == name.nonce => {
+                        // After the record, which says whether it is to be done, also to a next supervisor.
+                        let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
+                        part.push(Change::Link { from: from.clone(), to: layout.new_task(&name.new) });
+                    }
+                    // That of another claim, whose lock a power cut took, goes.
+                    BoundFate::Kept(_) | BoundFate::Submitted { .. } | BoundFate::Dropped => {}
                 }
                 job.last.push(Change::Remove { path: from });
             }

@@ -2,13 +2,21 @@
 
 use super::{BTreeMap, Crew, DEPTH_MAX, Faults, Rc, Rng, Start, World};
 
+/// Longer than anything waits, whatever was done to the wall clock.
+const WAITS_MS: u64 = 10 * 86_400_000;
+
+/// Steps after which a start looks whether all is at rest.
+const LOOK_STEPS: u32 = 100;
+/// ... and within which it must be.
+const RESTING_STEPS_MAX: u32 = 20_000;
+
 impl World {
     /// Recovers a copy of this very moment once and twice, with the crew halted: the second time must change nothing.
     pub(super) fn compare_recoveries(&self) {
         let mut options = self.options.clone();
         options.interleaving = 0.0;
         let rng = Rng::with_seed(self.random());
-        let copy = Self::with(options, self.disk.fork(), rng, false);
+        let copy = Self::with(options, self.disk.fork(), rng, self.tale.borrow().is_some());
         copy.disk.set_faults(Faults::default());
         copy.disk.put(&self.layout.halt(), b"only to recover\n");
         copy.time.advance(self.time.ms());
@@ -20,6 +28,9 @@ impl World {
         let twice = copy.recovered();
         self.depth.set(depth);
         if once != twice {
+            for line in copy.tale() {
+                self.tell(|| format!("in a recovery: {line}"));
+            }
             let gone = once.iter().find(|(path, _)| !twice.contains_key(*path)).map(|(path, _)| path);
             let differs =
                 twice.iter().find(|(path, hash)| once.get(*path) != Some(hash)).map(|(path, _)| path);
@@ -32,6 +43,16 @@ impl World {
         }
     }
 
+    fn go_on_until_rest(&self, crew: &Crew) {
+        for step in 1..=RESTING_STEPS_MAX {
+            self.step();
+            if step % LOOK_STEPS == 0 && crew.is_at_rest() {
+                return;
+            }
+        }
+        self.violate("it does not come to rest".into());
+    }
+
     /// All files, with a hash of each, after a start and some time.
     fn recovered(&self) -> BTreeMap<String, u64> {
         let Start::Up(crew) = Crew::start(self, self.disk.process()) else {
@@ -39,9 +60,10 @@ impl World {
             return BTreeMap::new();
         };
         *self.crew.borrow_mut() = Some(Rc::clone(&crew));
-        for _ in 0..400 {
-            self.step();
-        }
+        self.go_on_until_rest(&crew);
+        // All waits are over, and all claims old.
+        self.time.advance(WAITS_MS);
+        self.go_on_until_rest(&crew);
         crew.handle.kill();
         self.kernel.borrow_mut().drop_supervisor();
         *self.crew.borrow_mut() = None;
