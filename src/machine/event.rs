@@ -191,6 +191,8 @@ pub enum Event {
 
     /// A task of an earlier supervisor.
     TaskFound(Box<Found>),
+    /// A task counted as open, because it could not be told, and is found to have ended: where it lies.
+    EndedBefore(TaskId, Shelf),
     /// A submission.
     Submitted(Submission),
     /// A lock was seen: what it says, or why it cannot be read.

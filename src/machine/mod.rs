@@ -55,6 +55,7 @@ impl State {
             Event::Asked(request) => self.asked(now, request, out),
             Event::Reviewed(request, found) => self.reviewed(now, request, found.map(|found| *found), out),
             Event::TaskFound(found) => self.task_found(now, *found, out),
+            Event::EndedBefore(task, shelf) => self.need_ended(now, &task, shelf.into(), out),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
             Event::OutcomeSeen(handed_in) => self.outcome_seen(now, handed_in, out),

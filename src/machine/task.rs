@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
+use crate::protocol::layout::Shelf;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::task::{Lock, Made, OnDead, Outcome};
 use crate::protocol::time::{Mono, Now, Wall};
@@ -169,6 +170,16 @@ pub(super) enum End {
     Dead,
     /// What needs it waits on.
     Review,
+}
+
+impl From<Shelf> for End {
+    fn from(shelf: Shelf) -> Self {
+        match shelf {
+            Shelf::Done => Self::Done,
+            Shelf::Dead => Self::Dead,
+            Shelf::Review => Self::Review,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

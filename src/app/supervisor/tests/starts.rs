@@ -338,3 +338,56 @@ fn a_stale_record_goes_before_the_task_can_end_where_it_lies() {
     assert!(!crew.removes(&dead), "what one batch does last would come after that");
     assert!(!dead.exists());
 }
+
+/// A task that waits for another.
+fn blocked(id: &TaskId, need: &str) -> String {
+    record_of(id, "blocked", 4).replace(r#""at""#, &format!(r#""needs":["{need}"],"at""#))
+}
+
+#[test]
+fn what_a_task_needs_is_open_though_an_earlier_life_of_it_lies_on_a_shelf() {
+    let (task, need): (TaskId, TaskId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    for shelf in [Shelf::Dead, Shelf::Done] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        // Replayed; a crash came before its record had left the shelf.
+        put(&layout.ended(shelf, &need), &record_of(&need, shelf.as_str(), 3));
+        put(&layout.task(&need), &record_of(&need, "ready", 5));
+        // Listed before what it needs.
+        put(&layout.task(&task), &blocked(&task, "b"));
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        crew.turn_after(0, Vec::new());
+        let jobs = crew.told.jobs.borrow();
+        let changes = jobs.iter().flat_map(|job| &job.then);
+        let decided =
+            changes.filter(|change| matches!(change, Change::Write { path, .. } if path.ends_with("a.json")));
+        assert_eq!(decided.count(), 0, "{shelf:?}: it waits for the next life of that");
+    }
+}
+
+#[test]
+fn what_a_task_needs_may_turn_out_to_have_ended_once_it_can_be_read() {
+    let (task, need): (TaskId, TaskId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+    // It ended; a crash came before its open record was removed.
+    put(&layout.ended(Shelf::Done, &need), &record_of(&need, "done", 5));
+    put(&layout.task(&need), &record_of(&need, "ready", 5));
+    put(&layout.task(&task), &blocked(&task, "b"));
+    store.fail_next("read", "tasks/b.json", rustix::io::Errno::MFILE);
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    let goes_on = |crew: &Crew| {
+        let jobs = crew.told.jobs.borrow();
+        let is_its =
+            |change: &Change| matches!(change, Change::Write { path, .. } if *path == layout.task(&task));
+        jobs.iter().flat_map(|job| &job.then).any(is_its)
+    };
+    assert!(!goes_on(&crew), "that cannot be told yet");
+    // The loop wakes to show what changed; to sleep past it would be a pause of the machine.
+    crew.turn_after(25, Vec::new());
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert!(goes_on(&crew) && !layout.task(&need).exists());
+}
