@@ -122,6 +122,13 @@ pub struct Wishes {
     pub on_dead: OnDead,
 }
 
+impl Wishes {
+    /// Has it tried although it expired before `now`: for one that is asked for once more. Gives when that was.
+    pub fn no_longer_expires(&mut self, now: Wall) -> Option<Wall> {
+        self.expires.take_if(|at| *at <= now)
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_nought(priority: &i8) -> bool {
     *priority == 0

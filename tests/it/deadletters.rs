@@ -112,3 +112,27 @@ fn what_is_cancelled_is_a_dead_letter_and_nobody_works_on_it() {
     assert_eq!(unknown.status.code(), Some(1));
     crew.ends_well();
 }
+
+#[test]
+fn what_is_replayed_together_waits_for_what_it_needs_and_expires_no_more() {
+    let mut crew = Crew::new();
+    crew.agent(
+        "picky.sh",
+        "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# ///\n[ -e mended ] || exit 65\n",
+    );
+    crew.start();
+    crew.ok(&["submit", "work", "\"bad\"", "--id", "z-first"]);
+    crew.eventually("it is dead", || dead(&crew, "z-first"));
+    let expires = "2026-01-01T00:00:00Z";
+    for args in [&["a-second", "--needs", "z-first"][..], &["late", "--expires", expires]] {
+        crew.ok(&[&["submit", "work", "\"good\"", "--id"], args].concat());
+        crew.eventually("it is dead too", || dead(&crew, args[0]));
+    }
+    std::fs::write(crew.path("mended"), "").expect("it is mended");
+    let told = crew.ok(&["dead", "replay", "--all"]);
+    assert!(told.contains("late is done again; it expired at "), "{told}");
+    for id in ["z-first", "a-second", "late"] {
+        crew.eventually("it is done", || crew.is_done(&name(id)));
+    }
+    crew.ends_well();
+}

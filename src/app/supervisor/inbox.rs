@@ -126,7 +126,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.to_look_at.new_tasks.append(&mut hinted);
     }
 
-    fn submission(&mut self, now: Now, record: TaskRecord) {
+    fn submission(&mut self, now: Now, mut record: TaskRecord) {
         let id = record.id.clone();
         // The scan finds it, once it is known what its id stands for.
         if self.unread.contains_key(&id) {
@@ -158,6 +158,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(why) => return log::error!("{why}; task {id} is looked at again"),
         };
         let was_admitted = record.token > 0 || record.state != Phase::New;
+        // Whoever moved it back wants it done: it would be a dead letter again at once.
+        if let Some(at) = was_admitted.then(|| record.wishes.no_longer_expires(now.wall)).flatten() {
+            log::info!("task {id} is replayed; it expired at {at}, and does so no more");
+        }
         let told = self
             .admissions
             .remove(&id)

@@ -391,3 +391,24 @@ fn what_a_task_needs_may_turn_out_to_have_ended_once_it_can_be_read() {
     crew.turn_after(SCAN_MS, Vec::new());
     assert!(goes_on(&crew) && !layout.task(&need).exists());
 }
+
+#[test]
+fn a_record_moved_back_that_expired_does_so_no_more_and_a_submission_does() {
+    for (token, state, expires) in [(5, "dead", false), (0, "new", true)] {
+        let mut crew = Crew::new();
+        let record = record_of(&"t".parse().unwrap(), state, token)
+            .replace(r#""at""#, r#""expires":"2020-01-01T00:00:00Z","at""#);
+        let (_, hint) = crew.task("t.json", &record);
+        crew.turn_after(0, vec![hint]);
+        let jobs = crew.told.jobs.borrow();
+        let admits = |job: &&Job| job.ticket.is_some();
+        let [Change::Write { bytes, .. }] = &jobs.iter().find(admits).expect("it is admitted").then[..]
+        else {
+            panic!("{jobs:?}")
+        };
+        assert_eq!(String::from_utf8_lossy(bytes).contains("expires"), expires);
+        drop(jobs);
+        crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(Ticket(1))))]);
+        assert_eq!(crew.tells(|fact| matches!(fact, Fact::GivenUp { .. })), expires);
+    }
+}
