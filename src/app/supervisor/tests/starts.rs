@@ -400,15 +400,12 @@ fn a_record_moved_back_that_expired_does_so_no_more_and_a_submission_does() {
             .replace(r#""at""#, r#""expires":"2020-01-01T00:00:00Z","at""#);
         let (_, hint) = crew.task("t.json", &record);
         crew.turn_after(0, vec![hint]);
-        let jobs = crew.told.jobs.borrow();
-        let admits = |job: &&Job| job.ticket.is_some();
-        let [Change::Write { bytes, .. }] = &jobs.iter().find(admits).expect("it is admitted").then[..]
-        else {
-            panic!("{jobs:?}")
-        };
+        let jobs = crew.told.jobs.take();
+        let job = jobs.iter().find(|job| job.ticket.is_some()).expect("it is admitted");
+        let [Change::Write { path, bytes }] = &job.then[..] else { panic!("{job:?}") };
         assert_eq!(String::from_utf8_lossy(bytes).contains("expires"), expires);
-        drop(jobs);
-        crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(Ticket(1))))]);
+        crew.supervisor.store.write_new(path, bytes, false).unwrap();
+        crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(job.ticket.unwrap())))]);
         assert_eq!(crew.tells(|fact| matches!(fact, Fact::GivenUp { .. })), expires);
     }
 }
