@@ -137,6 +137,18 @@ impl State {
         grouped.chain(named).cloned().collect()
     }
 
+    /// The requests that are being carried out and not answered yet: at most [`ASKED_MAX`].
+    #[must_use]
+    pub fn carried_out(&self) -> Vec<Name> {
+        self.asked.keys().cloned().collect()
+    }
+
+    /// True if this one is among them.
+    #[must_use]
+    pub fn carries_out(&self, request: &Name) -> bool {
+        self.asked.contains_key(request)
+    }
+
     /// Whether a request is not being carried out already, and can be.
     pub(super) fn can_begin(&self, request: &Request) -> bool {
         !self.asked.contains_key(&request.id) && self.asked.len() < ASKED_MAX

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::again_at;
 use crate::protocol::manifest::Manifest;
-use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
+use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::request::Request;
 use crate::protocol::status::Refusal;
@@ -186,6 +186,8 @@ pub enum Event {
     StoppedSeen(BTreeMap<AgentName, String>),
     /// A command asks for something.
     Asked(Request),
+    /// A request that is being carried out is not there any more: nobody waits for its answer.
+    Withdrawn(Name),
     /// A command asks to decide about a task in review: the task, if it is there.
     Reviewed(Request, Option<Box<Found>>),
 

@@ -53,6 +53,7 @@ impl State {
             Event::HaltSeen(why) => self.halt_seen(now, why, out),
             Event::StoppedSeen(stopped) => self.stopped_seen(now, stopped, out),
             Event::Asked(request) => self.asked(now, request, out),
+            Event::Withdrawn(request) => drop(self.asked.remove(&request)),
             Event::Reviewed(request, found) => self.reviewed(now, request, found.map(|found| *found), out),
             Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::EndedBefore(task, shelf) => self.need_ended(now, &task, shelf.into(), out),

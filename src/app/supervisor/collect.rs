@@ -17,12 +17,13 @@ use crate::edge::watches::{Area, Hint, Touch};
 use crate::edge::writer::Done;
 use crate::edge::writer_thread::WriterReport;
 use crate::machine::Event;
+use crate::protocol::layout::RECORD_EXT;
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::task::OUTPUT_KEPT_LEN_MAX;
 use crate::protocol::time::Now;
 
-use super::inbox::lock_of;
+use super::inbox::{lock_of, stem_of};
 use super::look::writing_warning;
 use super::opening::make_directories;
 use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, WATCHES};
@@ -143,6 +144,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 Area::Agents | Area::Extra => self.agents_due_in(now, EXTRA_PACE_MS),
                 Area::CrewFile => drop(look.places.insert(Place::CrewFile)),
                 Area::State | Area::Stopped => drop(look.places.insert(Place::Switches)),
+                Area::Requests if touch == Touch::Gone => {
+                    if let Some(id) = stem_of(&path, RECORD_EXT) {
+                        self.request_gone(now, id);
+                    }
+                }
                 _ if touch == Touch::Gone => {}
                 Area::Requests => drop(look.requests.insert(path)),
                 Area::NewTasks => drop(look.new_tasks.insert(path)),

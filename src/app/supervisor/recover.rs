@@ -58,7 +58,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.clear_shelves();
         self.recover_tasks(now, &accepted_in(&history.facts))?;
         self.clear_outputs();
-        self.settle_bound();
+        self.settle_bound().map_err(|error| error.to_string())?;
         self.admissions = admissions_in(&history.facts);
         self.admissions
             .retain(|id, _| self.store.stat(&self.options.layout.new_task(id)).is_ok_and(|at| at.is_some()));

@@ -66,7 +66,7 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
 }
 
 /// A record that names a claim as decided if it has ended.
-fn record_of(id: &TaskId, state: &str, token: u64) -> String {
+pub(super) fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
     let decided = if state == "done" { SETTLED } else { "nothing" };
     format!(r#"{head},"at":"2026-11-20T03:00:00Z","decided":["{decided}"],"payload":1}}"#)
@@ -84,27 +84,6 @@ fn a_dead_letter_whose_next_life_is_done_is_removed() {
     crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
     assert!(!layout.ended(Shelf::Dead, &task).exists());
     assert!(layout.ended(Shelf::Done, &task).exists());
-}
-
-#[test]
-fn who_handed_in_comes_before_whoever_cancels() {
-    let task: TaskId = "t".parse().unwrap();
-    let mut crew = Crew::new();
-    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
-    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
-    put(&layout.task(&task), &record_of(&task, "ready", 5));
-    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
-    crew.turn_after(0, Vec::new());
-    let lock = r#"{"v":1,"task":"t","token":5,"nonce":"n1","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
-    put(&layout.lock(&task), lock);
-    store.create_dir(&layout.outcomes_of(&"beater".parse().unwrap())).unwrap();
-    let outcome = layout.outcome(&"beater".parse().unwrap(), &task, 5, "n1");
-    put(&outcome, r#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#);
-    let request = layout.request(&"r".parse().unwrap());
-    put(&request, r#"{"v":1,"id":"r","ask":"cancel","tasks":["t"],"why":"x"}"#);
-    let touched = Hint::Touched { area: Area::Requests, path: request, touch: Touch::Whole };
-    crew.turn_after(0, vec![Message::Hint(touched)]);
-    assert!(crew.tells(|fact| matches!(fact, Fact::Outcome { status, .. } if status == "done")));
 }
 
 #[test]
