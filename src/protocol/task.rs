@@ -67,6 +67,9 @@ pub struct Attempt {
     /// The last that its process printed, at most [`OUTPUT_KEPT_LEN_MAX`] bytes, fit for a screen.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
+    /// The most memory that its processes were seen to take together, in bytes, where that is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 /// A result that is to be judged.
@@ -370,6 +373,15 @@ impl Outcome {
     pub fn new(task: TaskId, token: u64, nonce: String, status: Verdict, error: Option<String>) -> Self {
         Self { v: VERSION, task, token, nonce, status, error, permanent: false, retry_after_ms: None }
     }
+
+    /// True if it says that the try did not end well.
+    #[must_use]
+    pub fn tells_of_failure(&self) -> bool {
+        match self.status {
+            Verdict::Failed | Verdict::Retry => true,
+            Verdict::Done | Verdict::Released => false,
+        }
+    }
 }
 
 /// What the name of an outcome's file says: `ID.TOKEN.NONCE.json`. The token is written in one way only (not
@@ -429,6 +441,7 @@ mod tests {
             at: Wall(1),
             error,
             output: String::new(),
+            peak_memory: None,
         }];
         let full = r#"{"v":1,"id":"t","token":18446744073709551615,"nonce":"n","kind":"k","state":"waiting","failures":1,"at":"1970-01-01T00:00:00.000Z","by":"operator","not_before":"1970-01-01T00:00:01.000Z","decided":["m"],"attempts":[{"agent":"a","run":"R1","token":2,"at":"1970-01-01T00:00:00.001Z","error":"no\n"}],"payload":{"b": 1,  "a":1e999}}"#;
         assert_eq!(line(&task), format!("{full}\n"));

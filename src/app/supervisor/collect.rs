@@ -94,7 +94,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// The last that a run printed, fit for a screen.
-    fn last_words(&self, run: &RunId) -> String {
+    pub(super) fn last_words(&self, run: &RunId) -> String {
         let Some(agent) = self.state.agent_of(run) else { return String::new() };
         let words = logview::last_words(&self.store, &self.options.layout, agent, run, OUTPUT_KEPT_LEN_MAX);
         words.unwrap_or_else(|error| format!("(its log cannot be read: {error})"))
@@ -247,10 +247,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Sighting::Memory { run, bytes, exact, members, .. } => {
                 self.processes.order(Order::Seen { run: run.clone(), members });
-                if !exact {
-                    return;
-                }
-                Event::Memory(run, bytes)
+                Event::Memory { run, bytes, exact }
             }
         };
         self.step(now, event);

@@ -325,7 +325,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let ended = self.ended_record(&outcome.task)?.map(|(_, record)| record);
         let mut records = open.into_iter().chain(ended);
         let decided = records.any(|record| record.decided.contains(&outcome.nonce));
-        Ok(Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided }))
+        // Its handler may go on for long; what it says later is of no try.
+        let handler = self.state.handler_of(&outcome.task).filter(|_| !decided && outcome.tells_of_failure());
+        let words = handler.map(|run| self.last_words(run)).unwrap_or_default();
+        Ok(Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided, words }))
     }
 
     /// Reads an outcome that lies there while its owner is gone: it is whole, or never will be. `None` if it

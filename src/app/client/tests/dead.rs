@@ -18,6 +18,7 @@ fn dead_letter(crew: &Crew, key: &str, agent: &str, error: &str) -> TaskId {
         at: NOW,
         error: error.into(),
         output: String::new(),
+        peak_memory: None,
     }];
     crew.write(&crew.layout.ended(Shelf::Dead, &id), &encode(&record));
     crew.store.unlink(&crew.layout.task(&id)).unwrap();
