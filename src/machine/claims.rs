@@ -315,20 +315,23 @@ impl State {
                 return;
             }
         };
-        let mut claim = claim;
-        if !words.is_empty() {
-            claim.words = words;
-        }
-        if let Owner::Run(run) = &claim.owner
-            && let Some(run) = self.runs.get(run)
-        {
-            claim.peak_memory = run.peak_memory;
-        }
+        let claim = self.with_what_was_seen(claim, words);
         if self.is_unknown(&claim.agent) {
             return self.keep_for_later(&outcome.task, claim, out);
         }
         let conclusion = conclusion_of(&outcome);
         self.conclude(now, &outcome.task, claim, &conclusion, Told::Now, out);
+    }
+
+    /// A claim with what is known of its owner's work, where that goes on.
+    fn with_what_was_seen(&self, claim: Claim, words: String) -> Claim {
+        let run = match &claim.owner {
+            Owner::Run(run) => self.runs.get(run),
+            Owner::Outside(_) | Owner::Unprovable => None,
+        };
+        let peak_memory = run.map_or(claim.peak_memory, |run| run.peak_memory);
+        let words = if words.is_empty() { claim.words } else { words };
+        Claim { words, peak_memory, ..claim }
     }
 
     /// The run that works on a task which it was started for: what it printed goes with what it hands in.

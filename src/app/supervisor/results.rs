@@ -111,12 +111,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The entries of a directory that an agent may have made anything of: what is none, or is closed to us, holds
     /// nothing.
     fn list_if_any(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.store.list(dir, LISTED_MAX).or_else(|error| match error.kind() {
-            io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {
-                log::error!("{}: {error}; nothing is taken from it", dir.display());
-                Ok(Vec::new())
+        let is_none = [io::ErrorKind::NotADirectory, io::ErrorKind::PermissionDenied];
+        self.store.list(dir, LISTED_MAX).or_else(|error| {
+            let why = format!("{}: {error}", dir.display());
+            if is_none.contains(&error.kind()) {
+                log::error!("{why}; nothing is taken from it");
+                return Ok(Vec::new());
             }
-            kind => Err(io::Error::new(kind, format!("{}: {error}", dir.display()))),
+            Err(io::Error::new(error.kind(), why))
         })
     }
 
