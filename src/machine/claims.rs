@@ -334,24 +334,6 @@ impl State {
         Claim { words, peak_memory, ..claim }
     }
 
-    /// The run that works on a task which it was started for: what it printed goes with what it hands in.
-    #[must_use]
-    pub fn handler_of(&self, id: &TaskId) -> Option<&RunId> {
-        match &self.tasks.get(id)?.stage {
-            Stage::Held(claim) => match &claim.owner {
-                Owner::Run(run) => self.runs.get(run).filter(|it| it.task() == Some(id)).map(|_| run),
-                Owner::Outside(_) | Owner::Unprovable => None,
-            },
-            Stage::Pending(_)
-            | Stage::Ready
-            | Stage::Waiting { .. }
-            | Stage::Blocked
-            | Stage::Obscured { .. }
-            | Stage::Gated { .. }
-            | Stage::Reviewed => None,
-        }
-    }
-
     /// True while it cannot be told what an agent declares: its file was not looked at yet, or is refused.
     fn is_unknown(&self, agent: &AgentName) -> bool {
         match self.agents.get(agent).map(|agent| (&agent.accepted, &agent.refusal)) {
