@@ -172,7 +172,7 @@ fn standing_of(run: &Run) -> (Standing, String) {
     }
 }
 
-fn run_status(id: &crate::protocol::name::RunId, run: &Run) -> RunStatus {
+fn run_status(id: &RunId, run: &Run) -> RunStatus {
     RunStatus {
         run: id.clone(),
         process: run.process.clone(),
