@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::edge::store::Store;
+use crate::edge::store::{Signature, Store};
 use crate::edge::thread;
 use crate::protocol::crewfile::Keep;
 use crate::protocol::layout::{Layout, RECORD_EXT, Shelf};
@@ -91,30 +91,75 @@ pub fn tidy<S: Store>(store: &S, layout: &Layout, order: &Order) -> Result<usize
     for (dir, age_ms, is_shelf) in places {
         let surplus =
             surplus(store, &dir, age_ms, order).map_err(|error| format!("{}: {error}", dir.display()))?;
-        for (stem, mut files) in surplus {
-            if removed >= REMOVED_MAX {
-                return Ok(removed);
-            }
-            let task = stem.parse::<TaskId>().ok().filter(|_| is_shelf);
-            let steps = task.map(|task| layout.steps_of(Some(&task)));
-            let listed = steps.iter().flat_map(|dir| store.list(dir, LISTED_MAX).unwrap_or_default());
-            let mut all: Vec<PathBuf> =
-                listed.filter_map(|entry| Some(steps.as_ref()?.join(entry.file_name))).collect();
-            // The record last: by it all else is found again, should this be cut short.
-            files.sort_by_key(|path| path.extension().is_some_and(|ending| ending == RECORD_EXT));
-            all.append(&mut files);
-            for path in all {
-                match store.unlink(&path) {
-                    Ok(()) => removed += 1,
-                    Err(error) => log::warn!("{}: {error}", path.display()),
-                }
-            }
-            if let Some(Err(error)) = steps.map(|dir| store.remove_dir(&dir)) {
-                log::warn!("the steps of task {stem}: {error}");
-            }
-        }
+        removed += remove_all(store, layout, surplus, is_shelf, REMOVED_MAX.saturating_sub(removed));
     }
     Ok(removed)
+}
+
+/// Removes files by their stems, those of tasks with their steps, until so many are removed; how many those were.
+fn remove_all<S: Store>(
+    store: &S,
+    layout: &Layout,
+    surplus: Vec<(String, Vec<Listed>)>,
+    is_shelf: bool,
+    most: usize,
+) -> usize {
+    let mut removed = 0;
+    for (stem, files) in surplus {
+        if removed >= most {
+            return removed;
+        }
+        // To list and to remove takes long: whatever changed meanwhile is of another life of the task, replayed
+        // or done anew.
+        if !files.iter().all(|file| file.is_as_listed(store)) {
+            continue;
+        }
+        let task = stem.parse::<TaskId>().ok().filter(|_| is_shelf);
+        let steps = task.map(|task| layout.steps_of(Some(&task)));
+        let listed = steps.iter().flat_map(|dir| {
+            let found = store.list(dir, LISTED_MAX).unwrap_or_default();
+            found.into_iter().map(|entry| dir.join(entry.file_name))
+        });
+        for path in listed {
+            removed += remove(store, &path);
+        }
+        // The record last: by it all else is found again, should this be cut short.
+        let (records, others): (Vec<_>, Vec<_>) = files.into_iter().partition(Listed::is_record);
+        for file in others.into_iter().chain(records).filter(|file| file.is_as_listed(store)) {
+            removed += remove(store, &file.path);
+        }
+        if let Some(Err(error)) = steps.map(|dir| store.remove_dir(&dir)) {
+            log::warn!("the steps of task {stem}: {error}");
+        }
+    }
+    removed
+}
+
+/// A file, and what it was when it was listed.
+struct Listed {
+    path: PathBuf,
+    was: Signature,
+}
+
+impl Listed {
+    fn is_as_listed<S: Store>(&self, store: &S) -> bool {
+        store.stat(&self.path).is_ok_and(|is| is == Some(self.was))
+    }
+
+    fn is_record(&self) -> bool {
+        self.path.extension().is_some_and(|ending| ending == RECORD_EXT)
+    }
+}
+
+/// Removes a file; how many that were.
+fn remove<S: Store>(store: &S, path: &Path) -> usize {
+    match store.unlink(path) {
+        Ok(()) => 1,
+        Err(error) => {
+            log::warn!("{}: {error}", path.display());
+            0
+        }
+    }
 }
 
 /// The files of a directory that are too many or too old, by the stems of their names, oldest first.
@@ -123,8 +168,8 @@ fn surplus<S: Store>(
     dir: &Path,
     age_ms: Option<u64>,
     order: &Order,
-) -> io::Result<Vec<(String, Vec<PathBuf>)>> {
-    let mut by_stem: BTreeMap<String, (i128, Vec<PathBuf>)> = BTreeMap::new();
+) -> io::Result<Vec<(String, Vec<Listed>)>> {
+    let mut by_stem: BTreeMap<String, (i128, Vec<Listed>)> = BTreeMap::new();
     for entry in store.list(dir, LISTED_MAX)?.into_iter().filter(|entry| entry.is_file) {
         let stem = entry.name.rsplit_once('.').map_or(entry.name.as_str(), |(stem, _)| stem).to_owned();
         if stem.parse::<TaskId>().is_ok_and(|id| order.needed.contains(&id)) {
@@ -134,11 +179,11 @@ fn surplus<S: Store>(
         let Some(signature) = store.stat(&path)? else { continue };
         let (changed, files) = by_stem.entry(stem).or_insert((i128::MIN, Vec::new()));
         *changed = signature.mtime_ns.max(*changed);
-        files.push(path);
+        files.push(Listed { path, was: signature });
     }
-    let mut all: Vec<(i128, String, Vec<PathBuf>)> =
+    let mut all: Vec<(i128, String, Vec<Listed>)> =
         by_stem.into_iter().map(|(stem, (changed, files))| (changed, stem, files)).collect();
-    all.sort();
+    all.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let oldest = age_ms.map(|age| (i128::from(order.now.0) - i128::from(age)) * 1_000_000);
     let too_many = all.len().saturating_sub(order.keep.count as usize);
     let is_due = |at: usize, changed: i128| at < too_many || oldest.is_some_and(|oldest| changed < oldest);
@@ -226,6 +271,33 @@ mod tests {
         let left = crew.store.list(&crew.layout.steps_of_tasks(), 10).unwrap();
         assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["young"]);
         assert!(crew.store.list(&crew.layout.rejected_tasks(), 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_replaced_or_moved_away_since_it_was_listed_stays_with_its_steps() {
+        for is_replaced in [true, false] {
+            let crew = Crew::new();
+            crew.task(Shelf::Done, "old", 61);
+            let id: TaskId = "old".parse().unwrap();
+            let steps = crew.layout.steps_of(Some(&id));
+            crew.store.create_dir(&steps).unwrap();
+            crew.put(&steps.join("paid.step"), 61);
+            let record = crew.layout.ended(Shelf::Done, &id);
+            let order = Order {
+                keep: Keep { done_ms: Some(60_000), dead_ms: None, count: 100 },
+                needed: BTreeSet::new(),
+                now: Wall(1_000_000_000),
+            };
+            let shelf = crew.layout.shelf(Shelf::Done);
+            let listed = surplus(&crew.store, &shelf, order.keep.done_ms, &order).unwrap();
+            crew.store.unlink(&record).unwrap();
+            if is_replaced {
+                crew.put(&record, 61);
+            }
+            assert_eq!(remove_all(&crew.store, &crew.layout, listed, true, 100), 0);
+            assert!(record.exists() == is_replaced && steps.join("paid.step").exists());
+            assert!(crew.layout.result_on(Shelf::Done, &id).exists());
+        }
     }
 
     #[test]

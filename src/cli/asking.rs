@@ -9,8 +9,29 @@ use crate::protocol::request::{Answer, Ask};
 use super::error::CliError;
 use super::screen;
 
-/// How long an answer is waited for.
+/// How long an answer is waited for, where nobody has to be waited for first.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long an answer is waited for, and what to say if none came.
+pub(crate) struct Patience<'a> {
+    within: Duration,
+    hint: &'a str,
+}
+
+impl Patience<'static> {
+    /// For what is answered as soon as it is recorded.
+    pub(crate) const SHORT: Self = Self {
+        within: ANSWER_WITHIN,
+        hint: "the request was withdrawn; `nightcrew status` tells whether the supervisor is well",
+    };
+
+    /// For what is answered once whoever works on a task has ended, who is given so long for that.
+    pub(crate) fn until_ended(grace_ms: u64) -> Self {
+        let hint = "what was begun goes on, and `nightcrew tasks show ID` tells what becomes of each; \
+                    `nightcrew status` tells whether the supervisor is well";
+        Self { within: ANSWER_WITHIN + Duration::from_millis(grace_ms), hint }
+    }
+}
 
 /// Fails where no supervisor runs, who alone could do this.
 pub(crate) fn supervised(client: &Client<Disk>, undone: &str) -> Result<(), CliError> {
@@ -22,9 +43,10 @@ pub(crate) fn supervised(client: &Client<Disk>, undone: &str) -> Result<(), CliE
 }
 
 /// What the supervisor says of a request that it carries out.
-pub(crate) fn ask(client: &mut Client<Disk>, ask: Ask) -> Result<String, CliError> {
+pub(crate) fn ask(client: &mut Client<Disk>, ask: Ask, patience: &Patience<'_>) -> Result<String, CliError> {
+    let within = patience.within;
     let (id, path) = client.ask(ask)?;
-    let appeared = world::appears(&path, ANSWER_WITHIN);
+    let appeared = world::appears(&path, within);
     let answer = client.take_answer(&id)?;
     if answer.is_none() {
         client.withdraw(&id)?;
@@ -35,9 +57,9 @@ pub(crate) fn ask(client: &mut Client<Disk>, ask: Ask) -> Result<String, CliErro
         (None, Err(error)) => Err(CliError::failed(format_args!("cannot wait for the answer: {error}"))
             .hint("the request was withdrawn; `nightcrew status` tells what runs")),
         (None, Ok(_)) => {
-            let seconds = ANSWER_WITHIN.as_secs();
+            let seconds = within.as_secs();
             Err(CliError::try_again(format_args!("the supervisor did not answer within {seconds} s"))
-                .hint("the request was withdrawn; `nightcrew status` tells whether the supervisor is well"))
+                .hint(patience.hint))
         }
     }
 }

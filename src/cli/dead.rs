@@ -94,7 +94,8 @@ struct Such {
 pub(crate) const EXAMPLES: &str = "\
 A dead letter is a task that failed for good. Replayed, it is a submission again: its failures are
 forgotten, its tries are not. An id that is no dead letter exits 66; one that was submitted anew in
-the meantime, and is open, exits 1. `replay` works without a supervisor, as `submit` does.
+the meantime, and is open, exits 1. `replay` works without a supervisor, as `submit` does. Of several
+those that others need go first; one that expired is tried all the same.
 
 Examples:
   nightcrew dead list --where 'error~exit 1'
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Verb::Replay(args) => {
-            let tasks = args.which.of(&client)?;
+            let tasks = client.needed_first(&args.which.of(&client)?);
             each(&tasks, |task| replay(task, args.edit, &mut client, context))
         }
         Verb::Drop(args) => {
@@ -144,9 +145,10 @@ fn replay(task: &TaskId, edit: bool, client: &mut Client<Disk>, context: &Contex
     } else {
         None
     };
-    client.replay(task, payload)?;
+    let expired = client.replay(task, payload, context.wall())?;
     let when = if world::is_supervised(client.layout()) { "" } else { ", once a supervisor runs" };
-    screen::say(format_args!("{task} is done again{when}"))
+    let lifted = expired.map(|at| format!("; it expired at {at}, and does so no more")).unwrap_or_default();
+    screen::say(format_args!("{task} is done again{when}{lifted}"))
 }
 
 impl Such {

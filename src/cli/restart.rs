@@ -2,10 +2,11 @@
 
 use crate::protocol::request::Ask;
 
+use super::asking::{self, Patience};
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
-use super::{asking, chosen, screen};
+use super::{chosen, screen};
 
 /// What `restart` takes.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let named = args.agents.of(&client)?;
     asking::supervised(&client, "nothing can be restarted")?;
     let agents = if args.agents.all() { Vec::new() } else { named };
-    screen::say(asking::ask(&mut client, Ask::Restart { agents })?)?;
+    screen::say(asking::ask(&mut client, Ask::Restart { agents }, &Patience::SHORT)?)?;
     Ok(Exit::Ok)
 }

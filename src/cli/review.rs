@@ -11,7 +11,7 @@ use crate::protocol::name::TaskId;
 use crate::protocol::record::{OUTPUT_LEN_MAX, cut};
 use crate::protocol::request::Ask;
 
-use super::asking::{ask, supervised};
+use super::asking::{Patience, ask, supervised};
 use super::context::Context;
 use super::each::each;
 use super::edited::edited;
@@ -91,7 +91,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             let (tasks, why) = told_apart(words, &client)?;
             supervised(&client, "nothing can be rejected")?;
             return each(&tasks, |task| {
-                screen::say(ask(&mut client, Ask::Reject { task: task.clone(), why: why.clone() })?)
+                screen::say(ask(
+                    &mut client,
+                    Ask::Reject { task: task.clone(), why: why.clone() },
+                    &Patience::SHORT,
+                )?)
             });
         }
     }
@@ -157,7 +161,7 @@ fn approve(task: &TaskId, edit: bool, client: &mut Client<Disk>, context: &Conte
             client.replace_result(task, &after)?;
         }
     }
-    screen::say(ask(client, Ask::Approve { task: task.clone() })?)
+    screen::say(ask(client, Ask::Approve { task: task.clone() }, &Patience::SHORT)?)
 }
 
 /// The tasks that the first words name, and why: the words from the first on that is no task in review.

@@ -157,11 +157,13 @@ impl Shown<'_> {
             screen::say("\ntries that did not end well")?;
         }
         for attempt in &self.record.attempts {
+            let mib = |bytes: u64| format!(" (at most {} MiB at once)", bytes.div_ceil(1024 * 1024));
             screen::say(format_args!(
-                "  {}  {}: {}",
+                "  {}  {}: {}{}",
                 attempt.at,
                 attempt.agent,
-                screen::one_line(&attempt.error)
+                screen::one_line(&attempt.error),
+                attempt.peak_memory.map(mib).unwrap_or_default()
             ))?;
             for line in attempt.output.lines() {
                 screen::say(format_args!("      | {}", screen::one_line(line)))?;

@@ -119,6 +119,7 @@ impl Store for Faulty {
         self.inner.resolve(path)
     }
     fn list(&self, dir: &Path, max: usize) -> io::Result<Vec<Entry>> {
+        self.fail("list", &dir.to_string_lossy())?;
         self.inner.list(dir, max)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

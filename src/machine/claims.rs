@@ -157,6 +157,7 @@ impl State {
             renewed: now.mono,
             began: now.wall,
             words: String::new(),
+            peak_memory: None,
             fate: None,
         };
         task.stage = Stage::Held(Box::new(claim));
@@ -249,7 +250,7 @@ impl State {
     }
 
     pub(super) fn outcome_seen(&mut self, now: Now, seen: HandedIn, out: &mut Out) {
-        let HandedIn { agent, outcome, decided } = seen;
+        let HandedIn { agent, outcome, decided, words } = seen;
         let refuse = |reason: String| Effect::RefuseOutcome {
             agent: agent.clone(),
             task: outcome.task.clone(),
@@ -302,7 +303,7 @@ impl State {
             // claim.
             Stage::Ready | Stage::Obscured { .. } => Claim::by_token(now, agent.clone(), &outcome),
             Stage::Pending(recording) if recording.is_free_of_claims() => {
-                self.judge_later(HandedIn { agent, outcome, decided });
+                self.judge_later(HandedIn { agent, outcome, decided, words });
                 return;
             }
             Stage::Pending(_)
@@ -314,11 +315,23 @@ impl State {
                 return;
             }
         };
+        let claim = self.with_what_was_seen(claim, words);
         if self.is_unknown(&claim.agent) {
             return self.keep_for_later(&outcome.task, claim, out);
         }
         let conclusion = conclusion_of(&outcome);
         self.conclude(now, &outcome.task, claim, &conclusion, Told::Now, out);
+    }
+
+    /// A claim with what is known of its owner's work, where that goes on.
+    fn with_what_was_seen(&self, claim: Claim, words: String) -> Claim {
+        let run = match &claim.owner {
+            Owner::Run(run) => self.runs.get(run),
+            Owner::Outside(_) | Owner::Unprovable => None,
+        };
+        let peak_memory = run.map_or(claim.peak_memory, |run| run.peak_memory);
+        let words = if words.is_empty() { claim.words } else { words };
+        Claim { words, peak_memory, ..claim }
     }
 
     /// True while it cannot be told what an agent declares: its file was not looked at yet, or is refused.
@@ -393,12 +406,13 @@ impl State {
         }
     }
 
-    /// Acts on locks that expired or stayed unreadable.
-    pub(super) fn locks_due(&mut self, now: Now, out: &mut Out) {
+    /// Acts on locks that expired or stayed unreadable, at most so many.
+    pub(super) fn locks_due(&mut self, now: Now, most: usize, out: &mut Out) {
         let due: Vec<TaskId> = self
             .aging
             .iter()
             .filter(|id| self.lock_due_at(id).is_some_and(|at| at <= now.mono))
+            .take(most)
             .cloned()
             .collect();
         for id in due {
@@ -435,6 +449,7 @@ impl State {
             renewed: now.mono,
             began: now.wall,
             words: String::new(),
+            peak_memory: None,
             fate: None,
         };
         let why = "its lock cannot be read and did not change for 10 s".to_owned();

@@ -1,6 +1,6 @@
 //! How a claim concluded, and what that makes of the task: done, judged, dead, ready again, or waiting.
 
-use crate::protocol::ledger::{Fact, next_try};
+use crate::protocol::ledger::{Fact, done_so_long, next_try};
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{Kind, TaskId};
 use crate::protocol::process::{Ending, Meaning};
@@ -70,7 +70,8 @@ pub(super) fn concluded(run: &Run, ending: Ending) -> Conclusion {
             Ending::Signal(_) => failed(ending.to_string(), false, None),
             Ending::Unseen => Conclusion::Returned { why: ending.to_string(), died: true },
         },
-        (Cause::Own, Meaning::Done | Meaning::NothingToDo) => Conclusion::Done,
+        (Cause::Own, Meaning::Done) => Conclusion::Done,
+        (Cause::Own, Meaning::NothingToDo) => Conclusion::Nothing,
         (Cause::Silent | Cause::Memory(_) | Cause::Timeout(_), _) => failed(run.cause.words(), false, None),
         (Cause::Cancelled(why), _) => Conclusion::Cancelled { why: why.clone() },
         // It may be what killed the supervisor too.
@@ -102,14 +103,17 @@ pub(super) fn follow(
     };
     let kept = |text: &str| Some(cut(text, ERROR_LEN_MAX).to_owned());
     match conclusion {
-        Conclusion::Done => {
-            let gate = manifest.and_then(|manifest| manifest.gate.clone());
+        Conclusion::Done | Conclusion::Nothing => {
+            let judged = manifest.filter(|_| *conclusion == Conclusion::Done);
+            let gate = judged.and_then(|manifest| manifest.gate.clone());
+            let unique_for = manifest.and_then(|manifest| manifest.unique_for_ms);
+            let until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
             let then = manifest.and_then(|manifest| manifest.then.clone());
             let made = gate.map(|gate| {
                 let (agent, nonce) = (claim.agent.clone(), claim.nonce.clone());
                 Made { agent, nonce, gate, then }
             });
-            (made.map_or(Next::Done, Next::Gated), None)
+            (made.map_or(Next::Done(until), Next::Gated), None)
         }
         Conclusion::Returned { why, died } => {
             task.deaths = task.deaths.saturating_add(u8::from(*died));
@@ -160,7 +164,7 @@ pub(super) fn fact_of(
         (Conclusion::Returned { why, .. }, None) => {
             return Fact::Vacated { task, token, next_token: change.token, agent, why: why.clone() };
         }
-        (Conclusion::Done, _) => "done",
+        (Conclusion::Done | Conclusion::Nothing, _) => "done",
         (Conclusion::Failed { .. } | Conclusion::Returned { .. }, _) => "failed",
         (Conclusion::Later { .. }, _) => "retry",
         (Conclusion::Cancelled { .. }, _) => "cancelled",
@@ -193,7 +197,7 @@ impl State {
             Told::Already(next) => (next, false),
         };
         // What is done keeps the token that proves whose it is.
-        let kept = matches!(next, Next::Done | Next::Gated(_));
+        let kept = matches!(next, Next::Done(_) | Next::Gated(_));
         let token = if kept || mutant!(TokenKept) { claim.token } else { self.fresh_token(out) };
         let Some(task) = self.tasks.get_mut(id) else { return };
         let mut change = RecordChange { token, phase: next.phase(), ..RecordChange::of(id, task) };
@@ -208,13 +212,14 @@ impl State {
         change.attempt = error.as_ref().map(|error| attempt(now, &claim, error.clone()));
         let handed_on = manifest.filter(|_| tell).and_then(|manifest| manifest.then.clone());
         change.bound = bound(&claim, &next, handed_on);
-        let unique_for = manifest.and_then(|manifest| manifest.unique_for_ms).filter(|_| next == Next::Done);
-        change.unique_until = unique_for.map(|ms| now.wall_at(now.mono.plus(ms)));
         if tell {
             change.facts.push(fact_of(conclusion, &claim, &change, &next, error.as_ref()));
         }
         let then = match next {
-            Next::Done => Then::Gone(End::Done),
+            Next::Done(until) => {
+                change.unique_until = until;
+                Then::Gone(End::Done)
+            }
             Next::Dead => {
                 change.reason = error;
                 Then::Gone(End::Dead)
@@ -241,7 +246,7 @@ impl State {
         let Some(agent) = self.agents.get_mut(&claim.agent) else { return };
         let health = &mut agent.health;
         match conclusion {
-            Conclusion::Done => *health = Health::default(),
+            Conclusion::Done | Conclusion::Nothing => *health = Health::default(),
             Conclusion::Failed { .. } => {
                 health.failures = health.failures.saturating_add(1);
                 health.several |= health.first.get_or_insert_with(|| id.clone()) != id;
@@ -258,7 +263,7 @@ impl Next {
     /// The phase that the task is in from then on.
     pub(super) fn phase(&self) -> Phase {
         match self {
-            Self::Done => Phase::Done,
+            Self::Done(_) => Phase::Done,
             Self::Gated(_) => Phase::Gated,
             Self::Again(_) => Phase::Waiting,
             Self::Ready => Phase::Ready,
@@ -271,7 +276,8 @@ impl Next {
 impl std::fmt::Display for Next {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Done => f.write_str("done"),
+            Self::Done(None) => f.write_str("done"),
+            Self::Done(Some(until)) => f.write_str(&done_so_long(*until)),
             Self::Gated(Made { gate, then: None, .. }) => write!(f, "gate {gate}"),
             Self::Gated(Made { gate, then: Some(then), .. }) => write!(f, "gate {gate}, then {then}"),
             Self::Again(at) => f.write_str(&next_try(*at)),
@@ -294,6 +300,7 @@ fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
         at: now.wall,
         error,
         output: claim.words.clone(),
+        peak_memory: claim.peak_memory,
     }
 }
 
@@ -301,7 +308,8 @@ fn attempt(now: Now, claim: &Claim, error: String) -> Attempt {
 fn bound(claim: &Claim, next: &Next, then: Option<Kind>) -> Option<Bound> {
     let others = claim.owner == Owner::Unprovable;
     let fate = match next {
-        Next::Done => BoundFate::Submitted { nonce: claim.nonce.clone(), then },
+        Next::Done(_) => BoundFate::Submitted { nonce: claim.nonce.clone(), then },
+        // They wait for the judgement too.
         Next::Gated(_) if others => BoundFate::Kept(claim.nonce.clone()),
         Next::Gated(_) => return None,
         Next::Again(_) | Next::Ready | Next::Dead => BoundFate::Dropped,

@@ -104,19 +104,17 @@ impl State {
             Ask::Restart { .. } => self.restart_asked(now, request, out),
             // What cannot be made durable now is found again when it can, if need be by the next supervisor.
             Ask::Cancel { .. } if !self.can_begin(&request) || !self.takes_work() => {}
-            Ask::Cancel { .. } => self.cancel_asked(now, request, out),
+            Ask::Cancel { .. } => self.cancel_asked(request, out),
             Ask::Approve { .. } | Ask::Reject { .. } => self.reviewed(now, request, None, out),
         }
     }
 
-    fn cancel_asked(&mut self, now: Now, request: Request, out: &mut Out) {
+    fn cancel_asked(&mut self, request: Request, out: &mut Out) {
         let ids = self.meant_by(&request.ask);
         let Ask::Cancel { tasks, why, .. } = request.ask else { return };
         let unknown = tasks.iter().filter(|id| !self.tasks.contains_key(*id));
         let refused: Vec<String> = unknown.map(|id| format!("{id}: there is no such open task")).collect();
-        for id in &ids {
-            self.cancel(now, id, why.clone(), out);
-        }
+        self.to_cancel.extend(ids.iter().map(|id| (id.clone(), why.clone())));
         let text = if refused.is_empty() {
             format!("{} tasks are cancelled, but for those whose outcome came before", ids.len())
         } else {
@@ -135,6 +133,18 @@ impl State {
         let grouped = self.tasks.iter().filter(|(_, task)| of_group(task)).map(|(id, _)| id);
         let named = tasks.iter().filter(|id| self.tasks.contains_key(*id));
         grouped.chain(named).cloned().collect()
+    }
+
+    /// The requests that are being carried out and not answered yet: at most [`ASKED_MAX`].
+    #[must_use]
+    pub fn carried_out(&self) -> Vec<Name> {
+        self.asked.keys().cloned().collect()
+    }
+
+    /// True if this one is among them.
+    #[must_use]
+    pub fn carries_out(&self, request: &Name) -> bool {
+        self.asked.contains_key(request)
     }
 
     /// Whether a request is not being carried out already, and can be.
@@ -302,6 +312,7 @@ impl State {
         let settled = self.agents.values().all(|agent| agent.pending.is_none());
         quiet
             && settled
+            && !self.has_more_due()
             && self.memory_queue_empty
             && self.agents.iter().all(|(name, _)| self.service_is_idle(name, now))
             && !self.tasks.values().any(|task| self.is_taken(task))

@@ -9,7 +9,7 @@ use crate::protocol::task::Lock;
 use crate::protocol::time::Now;
 
 use super::effect::{Grant, Mode};
-use super::state::{Claim, Owner, Role, Stage, State};
+use super::state::{Claim, Owner, Rank, Role, Stage, State};
 use super::{Effect, Out};
 
 /// How many ids a ready list holds.
@@ -79,10 +79,15 @@ impl State {
                 return None;
             }
             let kinds = self.kinds_of(name, manifest).into_iter();
-            let best = kinds.filter_map(|(kind, mode)| Some((self.ready.get(kind)?.first()?, mode)));
+            let best = kinds.filter_map(|(kind, mode)| Some((self.next_ready(kind)?, mode)));
             let (rank, mode) = best.min_by_key(|(rank, _)| *rank)?;
             Some((name.clone(), rank.2.clone(), mode))
         })
+    }
+
+    /// The next task of a kind, but for those that are about to be cancelled.
+    fn next_ready(&self, kind: &Kind) -> Option<&Rank> {
+        self.ready.get(kind)?.iter().find(|(.., id)| !self.to_cancel.contains_key(id))
     }
 
     /// The kinds of tasks that an agent is given now: its own, unless another takes them in its stead, and those of
@@ -133,6 +138,7 @@ impl State {
             renewed: now.mono,
             began: now.wall,
             words: String::new(),
+            peak_memory: None,
             fate: None,
         };
         task.stage = Stage::Held(Box::new(claim));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::protocol::layout::Shelf;
-use crate::protocol::ledger::again_at;
+use crate::protocol::ledger::{again_at, done_until};
 use crate::protocol::manifest::Manifest;
-use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
+use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::request::Request;
 use crate::protocol::status::Refusal;
@@ -124,8 +124,8 @@ pub struct Accepted {
 /// What follows for a task from the end of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// It is done.
-    Done,
+    /// It is done; until then, if that is given, it keeps others of its id out.
+    Done(Option<Wall>),
     /// Its result is to be judged.
     Gated(Made),
     /// It is tried again, not before this.
@@ -148,9 +148,10 @@ impl Next {
             Some(Self::Gated(Made { agent, nonce, gate: gate.parse().ok()?, then }))
         };
         match text {
-            "done" => Self::Done,
+            "done" => Self::Done(None),
             "dead" => Self::Dead,
             _ => (text.strip_prefix("gate ").and_then(gated))
+                .or_else(|| done_until(text).map(|until| Self::Done(Some(until))))
                 .or_else(|| again_at(text).map(Self::Again))
                 .unwrap_or(Self::Ready),
         }
@@ -166,6 +167,8 @@ pub struct HandedIn {
     pub outcome: Outcome,
     /// True if its nonce is already named as decided, in the task's record wherever that lies.
     pub decided: bool,
+    /// What its owner printed last, if that is a handler, still runs, and tells that it failed.
+    pub words: String,
 }
 
 /// What can happen.
@@ -187,11 +190,15 @@ pub enum Event {
     StoppedSeen(BTreeMap<AgentName, String>),
     /// A command asks for something.
     Asked(Request),
+    /// A request that is being carried out is not there any more: nobody waits for its answer.
+    Withdrawn(Name),
     /// A command asks to decide about a task in review: the task, if it is there.
     Reviewed(Request, Option<Box<Found>>),
 
     /// A task of an earlier supervisor.
     TaskFound(Box<Found>),
+    /// A task counted as open, because it could not be told, and is found to have ended: where it lies.
+    EndedBefore(TaskId, Shelf),
     /// A submission.
     Submitted(Submission),
     /// A lock was seen: what it says, or why it cannot be read.
@@ -238,8 +245,15 @@ pub enum Event {
     Renewed(TaskId),
     /// The watchdog looked at everything once; true if it would have seen a beat.
     Round(bool),
-    /// A tree's memory, measured exactly (PSS), in bytes.
-    Memory(RunId, u64),
+    /// A tree's memory, in bytes.
+    Memory {
+        /// The run.
+        run: RunId,
+        /// How much: an upper bound, if it is not exact.
+        bytes: u64,
+        /// True if it was measured exactly (PSS).
+        exact: bool,
+    },
 
     /// What a ticket stood for is durable.
     Stored(u64),

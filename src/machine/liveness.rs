@@ -165,9 +165,13 @@ impl State {
         out.push(Effect::Note(Fact::Isolated { agent: run.agent.clone(), run: id.clone(), why, evidence }));
     }
 
-    /// A tree's exact memory.
-    pub(super) fn memory_measured(&mut self, id: &RunId, bytes: u64, out: &mut Out) {
-        let Some(run) = self.runs.get(id) else { return };
+    /// A tree's memory; it is judged only where it was measured exactly.
+    pub(super) fn memory_measured(&mut self, id: &RunId, bytes: u64, exact: bool, out: &mut Out) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.peak_memory = run.peak_memory.max(Some(bytes));
+        if !exact {
+            return;
+        }
         let limit = run.version.as_ref().and_then(|version| version.manifest.max_rss_bytes);
         let Some(limit) = limit.filter(|limit| bytes > *limit) else { return };
         if run.is_active() {

@@ -106,7 +106,7 @@ impl State {
         out.push(Effect::Note(Fact::StartFailed { agent: run.agent.clone(), run: id.clone(), error }));
         out.push(Effect::CloseRun(id.clone(), run.agent.clone()));
         for task in &run.holds {
-            self.hand_back(task, id, out);
+            self.hand_back(now, task, id, out);
         }
         let agent = self.agent_mut(now, &run.agent);
         agent.runs.retain(|other| other != id);
@@ -251,6 +251,7 @@ impl State {
             };
             if let Some(claim) = self.claim_mut(task) {
                 words.clone_into(&mut claim.words);
+                claim.peak_memory = run.peak_memory;
             }
             self.owner_gone(task, &Owner::Run(id.clone()), fate, out);
         }

@@ -12,7 +12,9 @@ use crate::protocol::process::{Ending, Identity};
 use crate::protocol::status::Refusal;
 use crate::protocol::time::{Mono, Now, Wall};
 
-pub(super) use super::task::{Claim, Conclusion, End, More, Owner, Rank, Stage, Task, Then, Writing};
+pub(super) use super::task::{
+    Claim, Conclusion, End, EndedNeed, More, Owner, Rank, Stage, Task, Then, Writing,
+};
 
 use super::control::Asked;
 use super::event::Version;
@@ -240,6 +242,8 @@ pub(super) struct Run {
     /// Why it was isolated last.
     pub lapse: Option<Lapse>,
     pub beaten: bool,
+    /// The most memory that its tree was seen to take, in bytes, where that is measured.
+    pub peak_memory: Option<u64>,
     /// When the time of a handler or a gate is up.
     pub timeout_at: Option<Mono>,
     /// What it was started for.
@@ -280,6 +284,7 @@ impl Run {
             liveness: Liveness::Off,
             lapse: None,
             beaten: false,
+            peak_memory: None,
             timeout_at: None,
             role,
             holds: BTreeSet::new(),
@@ -321,6 +326,10 @@ pub struct State {
     pub(super) expiring: BTreeSet<(Wall, TaskId)>,
     /// Tasks that are to be cancelled once their records are written, and why.
     pub(super) cancelling: BTreeMap<TaskId, String>,
+    /// Tasks that are to be cancelled as soon as that is their turn, and why.
+    pub(super) to_cancel: BTreeMap<TaskId, String>,
+    /// Tasks that ended, and of which not all were told that need them, in the order in which they ended.
+    pub(super) ended_needs: VecDeque<EndedNeed>,
     /// Requests that are being carried out.
     pub(super) asked: BTreeMap<Name, Asked>,
     /// Which tasks wait for this one to end.
@@ -369,6 +378,8 @@ impl State {
             waiting: BTreeSet::new(),
             expiring: BTreeSet::new(),
             cancelling: BTreeMap::new(),
+            to_cancel: BTreeMap::new(),
+            ended_needs: VecDeque::new(),
             asked: BTreeMap::new(),
             needed_by: BTreeMap::new(),
             to_judge: VecDeque::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
+use crate::protocol::layout::Shelf;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::task::{Lock, Made, OnDead, Outcome};
 use crate::protocol::time::{Mono, Now, Wall};
@@ -14,6 +15,8 @@ use super::event::HandedIn;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Conclusion {
     Done,
+    /// Likewise, and there was nothing to do: nothing that a gate could judge.
+    Nothing,
     /// `code` is the exit code, where that is what failed; `after` the wait that the owner asks for, in
     /// milliseconds.
     Failed {
@@ -63,6 +66,8 @@ pub(super) struct Claim {
     pub began: Wall,
     /// What its owner printed last, once that is gone.
     pub words: String,
+    /// The most memory that its owner was seen to take, in bytes, where that is measured; once that is gone.
+    pub peak_memory: Option<u64>,
     /// What becomes of the task if its owner is gone and left no outcome.
     pub fate: Option<Conclusion>,
 }
@@ -79,6 +84,7 @@ impl Claim {
             renewed: now.mono,
             began: now.wall,
             words: String::new(),
+            peak_memory: None,
             fate: None,
         }
     }
@@ -169,6 +175,24 @@ pub(super) enum End {
     Dead,
     /// What needs it waits on.
     Review,
+}
+
+/// A task that ended, and those that need it and were not told yet.
+#[derive(Debug)]
+pub(super) struct EndedNeed {
+    pub need: TaskId,
+    pub end: End,
+    pub waiting: BTreeSet<TaskId>,
+}
+
+impl From<Shelf> for End {
+    fn from(shelf: Shelf) -> Self {
+        match shelf {
+            Shelf::Done => Self::Done,
+            Shelf::Dead => Self::Dead,
+            Shelf::Review => Self::Review,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

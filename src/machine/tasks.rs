@@ -141,6 +141,10 @@ impl State {
         let task = self.tasks.remove(id)?;
         self.aging.remove(id);
         self.cancelling.remove(id);
+        self.to_cancel.remove(id);
+        for ended in &mut self.ended_needs {
+            ended.waiting.remove(id);
+        }
         if let Some(more) = &task.more {
             for need in &more.needs {
                 if let Some(waiting) = self.needed_by.get_mut(need) {
@@ -259,7 +263,7 @@ impl State {
             }
             Then::Gone(end) => {
                 self.take_out(&id);
-                self.need_ended(now, &id, end, out);
+                self.need_ended(&id, end);
                 return;
             }
         }
@@ -317,7 +321,7 @@ impl State {
     }
 
     /// The task goes back untouched: no process was made for it.
-    pub(super) fn hand_back(&mut self, id: &TaskId, run: &RunId, out: &mut Out) {
+    pub(super) fn hand_back(&mut self, now: Now, id: &TaskId, run: &RunId, out: &mut Out) {
         if let Some(task) = self.tasks.get(id)
             && let Stage::Held(claim) = &task.stage
             && claim.owner == Owner::Run(run.clone())
@@ -326,6 +330,7 @@ impl State {
             let expires = task.more.as_ref().and_then(|more| more.expires);
             self.expiring.extend(expires.map(|at| (at, id.clone())));
             self.make_ready(id, out);
+            self.give_up_if_due(now, id, out);
         }
     }
 

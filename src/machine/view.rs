@@ -1,11 +1,11 @@
 //! What the machine shows of itself: the status of each agent and of the whole.
 
-use crate::protocol::name::{AgentName, Kind};
+use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
 use crate::protocol::time::{Wall, show_duration};
 
-use super::state::{Agent, Course, Lapse, Liveness, Rest, Role, Run, RunState, State, Storage};
+use super::state::{Agent, Course, Lapse, Liveness, Owner, Rest, Role, Run, RunState, Stage, State, Storage};
 
 /// The whole, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,24 @@ pub struct Summary {
 }
 
 impl State {
+    /// The run that works on a task which it was started for: what it printed goes with what it hands in.
+    #[must_use]
+    pub fn handler_of(&self, id: &TaskId) -> Option<&RunId> {
+        match &self.tasks.get(id)?.stage {
+            Stage::Held(claim) => match &claim.owner {
+                Owner::Run(run) => self.runs.get(run).filter(|it| it.task() == Some(id)).map(|_| run),
+                Owner::Outside(_) | Owner::Unprovable => None,
+            },
+            Stage::Pending(_)
+            | Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Blocked
+            | Stage::Obscured { .. }
+            | Stage::Gated { .. }
+            | Stage::Reviewed => None,
+        }
+    }
+
     /// The status of an agent; `None` if there is no such agent.
     #[must_use]
     pub fn agent_status(&self, name: &AgentName) -> Option<AgentStatus> {
@@ -154,7 +172,7 @@ fn standing_of(run: &Run) -> (Standing, String) {
     }
 }
 
-fn run_status(id: &crate::protocol::name::RunId, run: &Run) -> RunStatus {
+fn run_status(id: &RunId, run: &Run) -> RunStatus {
     RunStatus {
         run: id.clone(),
         process: run.process.clone(),

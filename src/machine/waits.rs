@@ -12,8 +12,11 @@ use super::claims::WAIT_MS_MAX;
 use super::conclusion::told;
 use super::effect::{Bound, BoundFate, Output, RecordChange};
 use super::event::{Need, Submission};
-use super::state::{End, More, Stage, State, Then, Writing};
+use super::state::{End, EndedNeed, More, Stage, State, Then, Writing};
 use super::{Effect, Out};
+
+/// At most so many tasks are seen to in one step; any more in the next, which follows at once.
+pub(super) const DUE_AT_ONCE_MAX: usize = 256;
 
 /// How far from now a point on the wall clock is, in milliseconds; at most [`WAIT_MS_MAX`], whatever that clock says.
 pub(super) fn wait_until(now: Now, at: Wall) -> u64 {
@@ -89,19 +92,47 @@ impl State {
         if !self.takes_work() || !self.begun {
             return;
         }
-        while let Some((until, id)) = self.waiting.first().cloned()
+        let mut room = DUE_AT_ONCE_MAX;
+        while room > 0
+            && let Some((id, why)) = self.to_cancel.pop_first()
+        {
+            room -= 1;
+            self.cancel(now, &id, why, out);
+        }
+        while room > 0
+            && let Some(ended) = self.ended_needs.front_mut()
+        {
+            let (need, end) = (ended.need.clone(), ended.end);
+            match ended.waiting.pop_first() {
+                Some(waiting) => {
+                    room -= 1;
+                    self.tell_of_need(now, &waiting, need, end, out);
+                }
+                None => drop(self.ended_needs.pop_front()),
+            }
+        }
+        while room > 0
+            && let Some((until, id)) = self.waiting.first().cloned()
             && until <= now.mono
         {
+            room -= 1;
             self.waiting.pop_first();
             self.go_on(now, &id, out);
         }
-        while let Some((at, id)) = self.expiring.first().cloned()
+        while room > 0
+            && let Some((at, id)) = self.expiring.first().cloned()
             && at <= now.wall
         {
+            room -= 1;
             self.expiring.pop_first();
             self.give_up_if_due(now, &id, out);
         }
-        self.locks_due(now, out);
+        self.locks_due(now, room, out);
+    }
+
+    /// True while there are tasks that one step was not enough for.
+    pub(super) fn has_more_due(&self) -> bool {
+        !self.to_cancel.is_empty() || !self.ended_needs.is_empty()
     }
 
     pub(super) fn next_task_deadline(&self) -> Option<Mono> {
@@ -112,7 +143,8 @@ impl State {
             self.expiring.first().map(|(at, _)| self.stepped.mono.plus(wait_until(self.stepped, *at)));
         let gates = Some(self.judge_from).filter(|at| *at > self.stepped.mono && !self.to_judge.is_empty());
         let waits = self.waiting.first().map(|(at, _)| *at);
-        [waits, expires, gates, self.next_lock_deadline()].into_iter().flatten().min()
+        let more = self.has_more_due().then_some(self.stepped.mono);
+        [more, waits, expires, gates, self.next_lock_deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn wait(&mut self, id: &TaskId, until: Mono) {
@@ -178,22 +210,24 @@ impl State {
             .collect()
     }
 
-    /// Tells those that need a task that it ended.
-    pub(super) fn need_ended(&mut self, now: Now, id: &TaskId, end: End, out: &mut Out) {
+    /// Has those told that need a task, which ended: see [`State::tasks_due`].
+    pub(super) fn need_ended(&mut self, id: &TaskId, end: End) {
         if end == End::Review && !mutant!(ReviewedNeedEnded) {
             return;
         }
-        for waiting in self.needed_by.remove(id).unwrap_or_default() {
-            let Some(more) = self.tasks.get_mut(&waiting).and_then(|task| task.more.as_mut()) else {
-                continue;
-            };
-            more.needs.remove(id);
-            more.met.insert(id.clone());
-            if end == End::Dead && more.on_dead == OnDead::Fail {
-                more.lost_need = Some(id.clone());
-            }
-            self.unblock(now, &waiting, out);
+        if let Some(waiting) = self.needed_by.remove(id) {
+            self.ended_needs.push_back(EndedNeed { need: id.clone(), end, waiting });
         }
+    }
+
+    fn tell_of_need(&mut self, now: Now, id: &TaskId, need: TaskId, end: End, out: &mut Out) {
+        let Some(more) = self.tasks.get_mut(id).and_then(|task| task.more.as_mut()) else { return };
+        more.needs.remove(&need);
+        if end == End::Dead && more.on_dead == OnDead::Fail {
+            more.lost_need = Some(need.clone());
+        }
+        more.met.insert(need);
+        self.unblock(now, id, out);
     }
 
     /// Gives a task up that expired or that somebody wants to be cancelled, unless it is being worked on.

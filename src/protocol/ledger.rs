@@ -33,6 +33,21 @@ pub fn again_at(next: &str) -> Option<Wall> {
     next.strip_prefix(AGAIN_AT)?.parse().ok()
 }
 
+/// What `next` of an outcome says before the time until which the id stays the task's.
+const DONE_UNTIL: &str = "done, unique until ";
+
+/// `next` of an outcome whose task is done and keeps others of its id out until then.
+#[must_use]
+pub fn done_so_long(until: Wall) -> String {
+    format!("{DONE_UNTIL}{until}")
+}
+
+/// Until when a task that is done keeps others of its id out, if `next` of an outcome says so.
+#[must_use]
+pub fn done_until(next: &str) -> Option<Wall> {
+    next.strip_prefix(DONE_UNTIL)?.parse().ok()
+}
+
 /// All that can happen, on one screen. The tag is the line's `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -336,8 +351,12 @@ mod tests {
     fn the_time_of_the_next_try_is_told_and_read() {
         assert_eq!(next_try(Wall(1_000)), "again at 1970-01-01T00:00:01.000Z");
         assert_eq!(again_at(&next_try(Wall(1_000))), Some(Wall(1_000)));
-        for other in ["dead", "done", "waiting", "again at ", "again at noon"] {
-            assert_eq!(again_at(other), None, "{other}");
+        assert_eq!(done_so_long(Wall(1_000)), "done, unique until 1970-01-01T00:00:01.000Z");
+        assert_eq!(done_until(&done_so_long(Wall(1_000))), Some(Wall(1_000)));
+        for other in
+            ["dead", "done", "waiting", "again at ", "again at noon", "done, unique until ", "done, "]
+        {
+            assert_eq!((again_at(other), done_until(other)), (None, None), "{other}");
         }
     }
 

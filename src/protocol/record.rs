@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The version that this build writes.
 pub const VERSION: u32 = 1;
@@ -65,6 +67,17 @@ fn ends_within_a_number(bytes: &[u8]) -> bool {
     let open = matches!(bytes.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'));
     let with_a_digit = || serde_json::from_slice::<IgnoredAny>(&[bytes, b"0"].concat());
     open && with_a_digit().is_err_and(|error| error.is_eof())
+}
+
+/// JSON as a part of a record, which is one line: white space around it goes, and line breaks (which JSON has between
+/// its parts only) become spaces; all else stays byte for byte.
+///
+/// # Errors
+/// Why it is no JSON, or nests too deeply.
+pub fn one_line_json(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
+    // Reading it as a value is what bounds the depth, which keeping it raw would not.
+    serde_json::from_str::<Value>(text)?;
+    RawValue::from_string(text.trim().replace(['\n', '\r'], " "))
 }
 
 /// The longest beginning of `text` that is whole characters and at most `max` bytes.

@@ -112,3 +112,42 @@ fn what_is_cancelled_is_a_dead_letter_and_nobody_works_on_it() {
     assert_eq!(unknown.status.code(), Some(1));
     crew.ends_well();
 }
+
+#[test]
+fn what_is_replayed_together_waits_for_what_it_needs_and_expires_no_more() {
+    let mut crew = Crew::new();
+    crew.agent(
+        "picky.sh",
+        "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# ///\n[ -e mended ] || exit 65\n",
+    );
+    crew.start();
+    crew.ok(&["submit", "work", "\"bad\"", "--id", "z-first"]);
+    crew.eventually("it is dead", || dead(&crew, "z-first"));
+    crew.ok(&["submit", "work", "\"good\"", "--id", "a-second", "--needs", "z-first"]);
+    // A script may submit what is past already.
+    let late = r#"{"v":1,"id":"late","nonce":"n","kind":"work","at":"2026-01-01T00:00:00Z","expires":"2026-01-02T00:00:00Z","payload":1}"#;
+    crew.put(&crew.layout.new_task(&name("late")), late, 0o600);
+    crew.eventually("they are dead too", || dead(&crew, "a-second") && dead(&crew, "late"));
+    std::fs::write(crew.path("mended"), "").expect("it is mended");
+    let told = crew.ok(&["dead", "replay", "--all"]);
+    assert!(told.contains("late is done again; it expired at "), "{told}");
+    for id in ["z-first", "a-second", "late"] {
+        crew.eventually("it is done", || crew.is_done(&name(id)));
+    }
+    crew.ends_well();
+}
+
+#[test]
+fn whoever_cancels_is_told_what_came_of_it_though_the_worker_takes_its_grace() {
+    let mut crew = Crew::new();
+    let deaf = "#!/bin/sh\n# /// agent\n# handles = [\"slow\"]\n# stop_grace = \"6s\"\n# ///\ntrap '' TERM\n\
+                echo $$ >at-work\nwhile :; do sleep 1; done\n";
+    crew.agent("deaf.sh", deaf);
+    crew.start();
+    let task = crew.submit("slow", "1");
+    crew.eventually("it is at work", || text_of(&crew.path("at-work")).ends_with('\n'));
+    let told = crew.ok(&["cancel", task.as_str()]);
+    assert!(told.contains("1 tasks are cancelled"), "{told}");
+    assert!(dead(&crew, task.as_str()));
+    crew.ends_well();
+}

@@ -69,6 +69,23 @@ fn a_dead_letter_tells_every_attempt_with_what_it_printed() {
 }
 
 #[test]
+fn what_a_handler_printed_is_kept_though_it_says_that_it_failed_and_runs_on() {
+    let mut crew = Crew::new();
+    let script = "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# max_rss = \"1GiB\"\n# ///\n\
+                  echo 'no such page'\nuntil [ -s \"$NIGHTCREW_DIR/state/logs/worker.log\" ]; do sleep 0.05; done\n\
+                  nightcrew fail --permanent gone\nexec sleep 1000\n";
+    crew.agent("worker.sh", script);
+    crew.start();
+    let task = crew.submit("work", "1");
+    crew.eventually("it is dead", || ended(&crew, Shelf::Dead, &task).is_some());
+    let record = ended(&crew, Shelf::Dead, &task).expect("it is");
+    let [attempt] = &record.attempts[..] else { panic!("{:?}", record.attempts) };
+    assert_eq!(attempt.error, "gone");
+    assert!(attempt.output.starts_with("no such page"), "{attempt:?}");
+    crew.ends_well();
+}
+
+#[test]
 fn exit_codes_decide_as_the_manifest_says() {
     let mut crew = Crew::new();
     let script = "#!/bin/sh\n# /// agent\n# handles = [\"work\"]\n# backoff = \"1ms\"\n# no_retry_on = [7]\n# ///\n\

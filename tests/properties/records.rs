@@ -92,6 +92,7 @@ fn task() -> impl Strategy<Value = Written> {
             began: Some(at),
             at,
             output: error.clone(),
+            peak_memory: Some(token),
             error,
         });
     let head = (name(), any::<u64>(), text(), name(), states, any::<u32>(), any::<u32>(), wall());

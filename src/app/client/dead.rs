@@ -3,7 +3,7 @@
 //! A record is moved as a whole and never over another, so that whatever else happens at that moment (somebody submits
 //! the same task anew, a supervisor admits this one and it dies once more) nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -12,10 +12,22 @@ use crate::protocol::layout::Shelf;
 use crate::protocol::name::{AgentName, Kind, Name, TaskId};
 use crate::protocol::record::{RECORD_LEN_MAX, encode};
 use crate::protocol::task::TaskRecord;
+use crate::protocol::time::Wall;
 
 use super::lookup::{Found, LISTED_MAX, Listing, Standing};
 use super::submit::Payload;
 use super::{Client, ClientError};
+
+/// How a task may stand that has not ended.
+const OPEN: [Standing; 7] = [
+    Standing::Bound,
+    Standing::New,
+    Standing::Ready,
+    Standing::Waiting,
+    Standing::Blocked,
+    Standing::Claimed,
+    Standing::Gated,
+];
 
 /// What must be so of a dead letter for it to be meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,12 +97,29 @@ impl<S: Store> Client<S> {
         self.ended(shelf, id)?.ok_or_else(|| ClientError::NoSuchTask { task: id.clone(), what })
     }
 
+    /// The same dead letters, what is needed before what needs it: who is replayed first lies on no shelf any more, and
+    /// is waited for. One that cannot be read stands as if it needed nothing.
+    #[must_use]
+    pub fn needed_first(&self, ids: &[TaskId]) -> Vec<TaskId> {
+        let needs_of = |id: &TaskId| {
+            let found = self.ended(Shelf::Dead, id).ok().flatten();
+            (id.clone(), found.map(|found| found.record.wishes.needs).unwrap_or_default())
+        };
+        needed_first(&ids.iter().map(needs_of).collect::<Vec<_>>())
+    }
+
     /// Has a dead letter done again, with another payload if one is given: it becomes a submission that has a history.
+    /// If it expired before `now` it may be tried all the same; gives when that was.
     ///
     /// # Errors
     /// [`ClientError::NoSuchTask`], [`ClientError::InTheWay`] if the task was submitted anew meanwhile,
     /// [`ClientError::Payload`] if its record would be too large, [`ClientError::Io`].
-    pub fn replay(&mut self, id: &TaskId, payload: Option<Payload>) -> Result<(), ClientError> {
+    pub fn replay(
+        &mut self,
+        id: &TaskId,
+        payload: Option<Payload>,
+        now: Wall,
+    ) -> Result<Option<Wall>, ClientError> {
         let Found { mut record, .. } = self.on_shelf(Shelf::Dead, id)?;
         let (from, to) = (self.layout.ended(Shelf::Dead, id), self.layout.new_task(id));
         let in_the_way = |why: &str| ClientError::InTheWay { task: id.clone(), why: why.into() };
@@ -100,7 +129,8 @@ impl<S: Store> Client<S> {
         if self.exists(&self.layout.task(id))? {
             return Err(in_the_way("is open already"));
         }
-        let is_edited = payload.is_some();
+        let expired = record.wishes.no_longer_expires(now);
+        let is_edited = payload.is_some() || expired.is_some();
         if let Some(payload) = payload {
             record.payload = payload.into_raw();
         }
@@ -128,7 +158,8 @@ impl<S: Store> Client<S> {
             Err(error) => return Err(ClientError::Io { path: from, error }),
         }
         self.sync_dir(self.layout.new_tasks())?;
-        self.sync_dir(self.layout.shelf(Shelf::Dead))
+        self.sync_dir(self.layout.shelf(Shelf::Dead))?;
+        Ok(expired)
     }
 
     /// What open tasks need, each with one that needs it.
@@ -136,7 +167,8 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// [`ClientError::Io`], if they cannot be listed.
     pub fn needed(&self) -> Result<BTreeMap<TaskId, TaskId>, ClientError> {
-        let open = self.tasks(&[Standing::New, Standing::Blocked])?.tasks;
+        // One that has all it needs may still be about to read the results.
+        let open = self.tasks(&OPEN)?.tasks;
         let needs = open.into_iter().flat_map(|found| {
             let by = found.record.id;
             found.record.wishes.needs.into_iter().map(move |need| (need, by.clone()))
@@ -173,5 +205,54 @@ impl<S: Store> Client<S> {
         self.remove(&self.layout.ended(Shelf::Dead, id))?;
         self.sync_dir(self.layout.shelf(Shelf::Dead))?;
         Ok(had_result)
+    }
+}
+
+/// Puts tasks, each with what it needs, in an order in which none comes before what it needs, and otherwise leaves them
+/// as they are. What needs itself in a circle comes last.
+fn needed_first(tasks: &[(TaskId, Vec<TaskId>)]) -> Vec<TaskId> {
+    let among: BTreeSet<&TaskId> = tasks.iter().map(|(id, _)| id).collect();
+    let mut waiting_for: BTreeMap<&TaskId, Vec<usize>> = BTreeMap::new();
+    let mut left: Vec<usize> = Vec::new();
+    for (at, (_, needs)) in tasks.iter().enumerate() {
+        let needs: BTreeSet<&TaskId> = needs.iter().filter(|need| among.contains(need)).collect();
+        left.push(needs.len());
+        for need in needs {
+            waiting_for.entry(need).or_default().push(at);
+        }
+    }
+    let mut free: BTreeSet<usize> = (0..tasks.len()).filter(|at| left[*at] == 0).collect();
+    let mut order = Vec::with_capacity(tasks.len());
+    while let Some(at) = free.pop_first() {
+        order.push(at);
+        for waiting in waiting_for.remove(&tasks[at].0).unwrap_or_default() {
+            left[waiting] -= 1;
+            if left[waiting] == 0 {
+                free.insert(waiting);
+            }
+        }
+    }
+    order.extend((0..tasks.len()).filter(|at| left[*at] > 0));
+    order.into_iter().map(|at| tasks[at].0.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_comes_before_what_needs_it() {
+        let order = |tasks: &[(&str, &[&str])]| {
+            let id = |text: &&str| text.parse::<TaskId>().unwrap();
+            let tasks: Vec<_> =
+                tasks.iter().map(|(of, needs)| (id(of), needs.iter().map(id).collect())).collect();
+            needed_first(&tasks).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            order(&[("a", &["b"]), ("b", &["c", "gone"]), ("c", &[]), ("d", &[])]),
+            ["c", "b", "a", "d"]
+        );
+        assert_eq!(order(&[("a", &["c", "c"]), ("b", &[]), ("c", &[])]), ["b", "c", "a"]);
+        assert_eq!(order(&[("a", &["b"]), ("b", &["a"]), ("c", &[])]), ["c", "a", "b"], "a circle");
     }
 }

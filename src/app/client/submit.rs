@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::edge::store::Store;
 use crate::protocol::name::{Kind, TaskId};
-use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, encode};
+use crate::protocol::record::{RECORD_LEN_MAX, SMALL_LEN_MAX, encode, one_line_json};
 use crate::protocol::status::AgentStatus;
 use crate::protocol::task::{NEEDS_MAX, TaskRecord, Wishes, id_from_key, id_from_payload};
 use crate::protocol::time::{Wall, parse_duration};
@@ -102,14 +102,9 @@ impl Payload {
         }
         let text = std::str::from_utf8(bytes)
             .map_err(|error| refused(format!("byte {} is not UTF-8", error.valid_up_to() + 1)))?;
-        // Reading it as a value is what bounds the depth, which keeping it raw would not.
-        serde_json::from_str::<serde_json::Value>(text)
-            .map_err(|error| refused(format!("not JSON that nightcrew takes: {error}")))?;
-        let line = text.trim().replace(['\n', '\r'], " ");
-        match RawValue::from_string(line) {
-            Ok(raw) => Ok(Self(raw)),
-            Err(error) => Err(refused(error.to_string())),
-        }
+        one_line_json(text)
+            .map(Self)
+            .map_err(|error| refused(format!("not JSON that nightcrew takes: {error}")))
     }
 
     /// The bytes as the record keeps them; an id by payload is computed over these.

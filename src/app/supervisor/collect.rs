@@ -17,12 +17,13 @@ use crate::edge::watches::{Area, Hint, Touch};
 use crate::edge::writer::Done;
 use crate::edge::writer_thread::WriterReport;
 use crate::machine::Event;
+use crate::protocol::layout::RECORD_EXT;
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, RunId};
 use crate::protocol::task::OUTPUT_KEPT_LEN_MAX;
 use crate::protocol::time::Now;
 
-use super::inbox::lock_of;
+use super::inbox::{lock_of, stem_of};
 use super::look::writing_warning;
 use super::opening::make_directories;
 use super::{AGENTS_PACE_MS, EXTRA_PACE_MS, Helpers, Message, Place, Sight, Supervisor, WATCHES};
@@ -93,7 +94,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// The last that a run printed, fit for a screen.
-    fn last_words(&self, run: &RunId) -> String {
+    pub(super) fn last_words(&self, run: &RunId) -> String {
         let Some(agent) = self.state.agent_of(run) else { return String::new() };
         let words = logview::last_words(&self.store, &self.options.layout, agent, run, OUTPUT_KEPT_LEN_MAX);
         words.unwrap_or_else(|error| format!("(its log cannot be read: {error})"))
@@ -143,6 +144,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 Area::Agents | Area::Extra => self.agents_due_in(now, EXTRA_PACE_MS),
                 Area::CrewFile => drop(look.places.insert(Place::CrewFile)),
                 Area::State | Area::Stopped => drop(look.places.insert(Place::Switches)),
+                Area::Requests if touch == Touch::Gone => {
+                    if let Some(id) = stem_of(&path, RECORD_EXT) {
+                        self.request_gone(now, id);
+                    }
+                }
                 _ if touch == Touch::Gone => {}
                 Area::Requests => drop(look.requests.insert(path)),
                 Area::NewTasks => drop(look.new_tasks.insert(path)),
@@ -241,10 +247,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Sighting::Memory { run, bytes, exact, members, .. } => {
                 self.processes.order(Order::Seen { run: run.clone(), members });
-                if !exact {
-                    return;
-                }
-                Event::Memory(run, bytes)
+                Event::Memory { run, bytes, exact }
             }
         };
         self.step(now, event);

@@ -1,4 +1,4 @@
-//! What agents and commands handed in, looked at: requests, submissions, locks, outcomes.
+//! What agents and commands handed in, looked at: submissions, locks, outcomes.
 //!
 //! Directories are level-triggered: a hint only says where to look. What others wrote is read under the
 //! store's rules for such files; what is malformed goes aside with its reason, what merely ends in the
@@ -20,13 +20,12 @@ use crate::protocol::layout::{LOCK_EXT, RECORD_EXT};
 use crate::protocol::ledger::Fact;
 use crate::protocol::name::{AgentName, Name, TaskId};
 use crate::protocol::record::{self, RECORD_LEN_MAX, RecordError, SMALL_LEN_MAX, VERSION};
-use crate::protocol::request::{Answer, Ask, Request};
+use crate::protocol::request::Answer;
 use crate::protocol::task::{Lock, NEEDS_MAX, Outcome, Phase, TaskRecord, parse_outcome_name};
 use crate::protocol::time::Now;
 
 use super::jobs::aside;
 use super::perform::{Unread, unreadable};
-use super::shelves::found_of;
 use super::{Helpers, Place, SECOND_LOOK_MS, Supervisor};
 
 /// The most entries of one directory that are listed at a time.
@@ -35,7 +34,7 @@ pub(super) const LISTED_MAX: usize = 200_000;
 pub(super) const READ_MAX: usize = 256;
 
 /// What became of reading a file that somebody else wrote.
-enum Reading<T> {
+pub(super) enum Reading<T> {
     Whole(T),
     /// Not there, or to be looked at once more.
     Nothing,
@@ -45,7 +44,7 @@ enum Reading<T> {
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The files to read in this turn: those pointed at, and all there are where that was asked for.
     /// What a job is about to take away is looked at once that has ended.
-    fn files(&self, all: bool, dir: &Path, hinted: &mut BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    pub(super) fn files(&self, all: bool, dir: &Path, hinted: &mut BTreeSet<PathBuf>) -> Vec<PathBuf> {
         if (all || !hinted.is_empty()) && !self.is_directory(dir) {
             hinted.clear();
             return Vec::new();
@@ -88,25 +87,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    pub(super) fn look_at_requests(&mut self, now: Now) {
-        let all = self.to_look_at.places.remove(&Place::Requests);
-        let mut hinted = std::mem::take(&mut self.to_look_at.requests);
-        let dir = self.options.layout.requests();
-        for path in self.files(all, &dir, &mut hinted) {
-            if path.parent() != Some(dir.as_path()) || path == self.options.layout.answers() {
-                continue;
-            }
-            let name = stem_of(&path, RECORD_EXT);
-            match self.read_record::<Request>(now, &path, SMALL_LEN_MAX) {
-                Reading::Whole(request) if Some(&request.id) == name.as_ref() => self.asked(now, request),
-                Reading::Whole(_) => self.reject(now, &path, "request", "its id is not its file's name"),
-                Reading::Nothing => {}
-                Reading::Bad(why) => self.reject(now, &path, "request", &why),
-            }
-        }
-        self.to_look_at.requests.append(&mut hinted);
-    }
-
     pub(super) fn look_at_new_tasks(&mut self, now: Now) {
         let all = self.to_look_at.places.remove(&Place::NewTasks);
         let mut hinted = std::mem::take(&mut self.to_look_at.new_tasks);
@@ -126,7 +106,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.to_look_at.new_tasks.append(&mut hinted);
     }
 
-    fn submission(&mut self, now: Now, record: TaskRecord) {
+    fn submission(&mut self, now: Now, mut record: TaskRecord) {
         let id = record.id.clone();
         // The scan finds it, once it is known what its id stands for.
         if self.unread.contains_key(&id) {
@@ -158,6 +138,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Err(why) => return log::error!("{why}; task {id} is looked at again"),
         };
         let was_admitted = record.token > 0 || record.state != Phase::New;
+        // Whoever moved it back wants it done: it would be a dead letter again at once.
+        if let Some(at) = was_admitted.then(|| record.wishes.no_longer_expires(now.wall)).flatten() {
+            log::info!("task {id} is replayed; it expired at {at}, and does so no more");
+        }
         let told = self
             .admissions
             .remove(&id)
@@ -177,21 +161,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.incoming.insert(id.clone(), record);
         self.step(now, Event::Submitted(submission));
         self.incoming.remove(&id);
-    }
-
-    fn asked(&mut self, now: Now, request: Request) {
-        let (Ask::Approve { task } | Ask::Reject { task, .. }) = &request.ask else {
-            // Who claimed one by himself, and may have handed in already, comes before whoever cancels it.
-            for task in self.state.meant_by(&request.ask) {
-                self.look_at_lock(now, &task);
-            }
-            return self.step(now, Event::Asked(request));
-        };
-        let found = match self.in_review(task) {
-            Ok(record) => record.map(|record| Box::new(found_of(record, Vec::new()))),
-            Err(why) => return log::error!("{why}; request {} is looked at again", request.id),
-        };
-        self.step(now, Event::Reviewed(request, found));
     }
 
     pub(super) fn look_at_locks(&mut self, now: Now) {
@@ -357,7 +326,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let ended = self.ended_record(&outcome.task)?.map(|(_, record)| record);
         let mut records = open.into_iter().chain(ended);
         let decided = records.any(|record| record.decided.contains(&outcome.nonce));
-        Ok(Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided }))
+        // Its handler may go on for long; what it says later is of no try.
+        let handler = self.state.handler_of(&outcome.task).filter(|_| !decided && outcome.tells_of_failure());
+        let words = handler.map(|run| self.last_words(run)).unwrap_or_default();
+        Ok(Event::OutcomeSeen(HandedIn { agent: agent.clone(), outcome, decided, words }))
     }
 
     /// Reads an outcome that lies there while its owner is gone: it is whole, or never will be. `None` if it
@@ -397,7 +369,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// Reads one record of somebody else's.
-    fn read_record<T: serde::de::DeserializeOwned>(&mut self, now: Now, path: &Path, max: u64) -> Reading<T> {
+    pub(super) fn read_record<T: serde::de::DeserializeOwned>(
+        &mut self,
+        now: Now,
+        path: &Path,
+        max: u64,
+    ) -> Reading<T> {
         let blob = match self.store.read(path, max) {
             Ok(blob) => blob,
             Err(error) => return unreadable(path, error).map_or(Reading::Nothing, Reading::Bad),
@@ -453,7 +430,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 }
 
-fn stem_of(path: &Path, ending: &str) -> Option<Name> {
+pub(super) fn stem_of(path: &Path, ending: &str) -> Option<Name> {
     let right = path.extension().is_some_and(|found| found == ending);
     if right { path.file_stem()?.to_str()?.parse().ok() } else { None }
 }

@@ -254,12 +254,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     ) {
         let mut record = match self.record_to_change(&change) {
             Ok(record) => record,
-            Err(Unread::ForNow(why)) => {
-                log::error!("{why}; what is to be recorded waits");
-                self.postponed.push((ticket, change));
-                self.postponed_due = Some(now.mono.plus(POSTPONED_MS));
-                return;
-            }
+            Err(Unread::ForNow(why)) => return self.postpone(now, ticket, change, &why),
             Err(Unread::Lost(why)) => {
                 events.push_back(Event::TaskLost(change.task, why));
                 return;
@@ -302,7 +297,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             None => open,
         };
         job.then.push(Change::Write { path: target, bytes: record::encode(&record) });
-        self.settle_what_was_bound(now, &record, &change, &mut job);
+        if let Err(error) = self.settle_what_was_bound(now, &record, &change, &mut job) {
+            return self.postpone(now, ticket, change, &error.to_string());
+        }
         if let Some((_, _, nonce)) = &change.settled {
             // A lock that was lost has no removal either: it would take away the next owner's.
             let lock = layout.lock(&change.task);
@@ -323,6 +320,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             job.entries.push(Entry { at: now.wall, fact });
         }
         self.helpers.write(job);
+    }
+
+    fn postpone(&mut self, now: Now, ticket: u64, change: RecordChange, why: &str) {
+        log::error!("{why}; what is to be recorded waits");
+        self.postponed.push((ticket, change));
+        self.postponed_due = Some(now.mono.plus(POSTPONED_MS));
     }
 
     /// Does what could not be done because a record could not be read for the moment.
@@ -356,9 +359,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             agent: agent.clone(),
             reason: reason.to_owned(),
         };
-        say(&fact);
         let to = self.place_aside(&self.options.layout.refused_outcomes(), &from);
-        let mut job = aside(now, &from, &to, reason, fact);
+        let mut job = aside(now, &from, &to, reason, fact.clone());
         // While the task bears that token, the output is that of the claim which holds it.
         let theirs = match self.read_task(task) {
             Ok(record) => record.token != token,
@@ -371,10 +373,15 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if theirs {
             job.last.push(Change::Remove { path: output });
         }
-        for name in self.bound_to(agent, task, token).into_iter().filter(|name| theirs || name.nonce == nonce)
-        {
+        let bound = match self.bound_to(agent, task, token) {
+            Ok(bound) => bound,
+            // It stays where it is, and the next scan finds it.
+            Err(error) => return log::error!("{error}; {} is looked at again", from.display()),
+        };
+        for name in bound.into_iter().filter(|name| theirs || name.nonce == nonce) {
             job.last.push(Change::Remove { path: self.options.layout.bound(agent, &name) });
         }
+        say(&fact);
         self.take_away(&from, job);
     }
 

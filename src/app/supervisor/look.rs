@@ -43,10 +43,11 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.agents_looked = now.mono;
             self.look_at_agents(now);
         }
-        self.look_at_requests(now);
+        let requests = self.read_requests(now);
         self.look_at_locks(now);
         self.look_at_outcomes(now);
         self.look_at_new_tasks(now);
+        self.carry_out(now, requests);
         // Looked at or gone: one that stayed here would be due at once, again and again.
         self.second_looks.retain(|_, first| !due(first));
     }

@@ -20,6 +20,7 @@ pub mod opening;
 mod perform;
 mod publish;
 mod recover;
+mod requests;
 mod results;
 pub mod run;
 mod shelves;
@@ -47,7 +48,7 @@ use crate::machine::event::Accepted;
 use crate::machine::{Event, Setup, State};
 use crate::protocol::layout::{BoundName, Layout};
 use crate::protocol::ledger::{Entry, Fact};
-use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
+use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::status::{Alert, CrewStatus, Refusal};
 use crate::protocol::task::TaskRecord;
@@ -158,8 +159,12 @@ impl ToLookAt {
     }
 
     fn has_files(&self) -> bool {
-        let files = [&self.new_tasks, &self.outcomes, &self.requests];
-        files.iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
+        self.is_behind() || !self.requests.is_empty()
+    }
+
+    /// True if there is more of what is looked at before requests are carried out.
+    fn is_behind(&self) -> bool {
+        [&self.new_tasks, &self.outcomes].iter().any(|files| !files.is_empty()) || !self.locks.is_empty()
     }
 
     /// Has everything looked at, and keeps what is known: a flood that is told of again and again must not have
@@ -223,6 +228,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     /// What was said last of watches that are missing, so that it is not said every 30 s.
     watch_trouble: Option<String>,
     to_look_at: ToLookAt,
+    /// Since when requests wait that come after what was there before them.
+    put_last: BTreeMap<Name, Mono>,
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
@@ -289,6 +296,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             warnings: BTreeMap::new(),
             watch_trouble: None,
             to_look_at: ToLookAt::everything(),
+            put_last: BTreeMap::new(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -332,6 +340,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             self.look_at_everything();
             self.recover_unread(now);
+            self.look_for_withdrawn(now);
             self.try_staying_again(now);
             self.warn_of_little_space();
             self.tidy_at_times(now);

@@ -26,6 +26,9 @@ use super::perform::Unread;
 use super::shelves::found_of;
 use super::{Helpers, Place, Supervisor, ToLookAt};
 
+/// Outcomes that lie there, by their tasks: whose, and where.
+type HandedInByTask = BTreeMap<TaskId, Vec<(AgentName, PathBuf)>>;
+
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// Takes up what is there: `survivors` is what still runs, `history` what the logs tell.
     ///
@@ -51,8 +54,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
         self.recover_finished(now);
         self.look_at_switches(now);
-        self.recover_tasks(now, &accepted_in(&history.facts))?;
+        // Before the tasks, some of which need what lies there.
         self.clear_shelves();
+        self.recover_tasks(now, &accepted_in(&history.facts))?;
         self.admissions = admissions_in(&history.facts);
         self.admissions
             .retain(|id, _| self.store.stat(&self.options.layout.new_task(id)).is_ok_and(|at| at.is_some()));
@@ -63,7 +67,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.look_at_locks(now);
         }
         self.clear_outputs();
-        self.settle_all_bound();
+        self.settle_all_bound().map_err(|error| error.to_string())?;
         // Everything else is found by looking, as in any turn.
         self.to_look_at = ToLookAt::everything();
         for fact in history.unrecorded {
@@ -206,10 +210,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let ids = entries.iter().filter_map(|entry| {
             entry.name.strip_suffix(RECORD_EXT)?.strip_suffix('.')?.parse::<TaskId>().ok()
         });
+        // Until it is taken up, each counts as one that cannot be read: it is there, and nothing is done to it.
+        self.unread = ids.map(|id| (id.clone(), accepted.get(&id).cloned())).collect();
         let handed_in = self.handed_in_by_task()?;
-        for id in ids {
-            self.recover_task_or_wait(now, &id, accepted.get(&id), &handed_in);
-        }
+        self.take_up_unread(now, &handed_in);
         Ok(())
     }
 
@@ -218,22 +222,75 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         if self.unread.is_empty() {
             return;
         }
-        let handed_in = match self.handed_in_by_task() {
-            Ok(handed_in) => handed_in,
-            Err(why) => return log::error!("{why}; {} tasks wait until it can be read", self.unread.len()),
-        };
-        for (id, accepted) in std::mem::take(&mut self.unread) {
-            self.recover_task_or_wait(now, &id, accepted.as_ref(), &handed_in);
+        match self.handed_in_by_task() {
+            Ok(handed_in) => self.take_up_unread(now, &handed_in),
+            Err(why) => log::error!("{why}; {} tasks wait until it can be read", self.unread.len()),
         }
     }
 
+    /// Takes up what is not taken up yet, in two passes: what one of them needs may be open too, whatever lies of that
+    /// on a shelf. So which are open is known, and no shelf tells otherwise, before any need is judged.
+    fn take_up_unread(&mut self, now: Now, handed_in: &HandedInByTask) {
+        let mut open = Vec::new();
+        for id in self.unread.keys().cloned().collect::<Vec<_>>() {
+            match self.clear_double(now, &id) {
+                Ok(None) => open.push(id),
+                Ok(Some(shelf)) => {
+                    self.unread.remove(&id);
+                    // It counted as open until now.
+                    self.step(now, Event::EndedBefore(id, shelf));
+                }
+                Err(why) => log::error!("{why}; task {id} waits until it can be read"),
+            }
+        }
+        for id in open {
+            let Some(accepted) = self.unread.remove(&id) else { continue };
+            let handed_in = handed_in.get(&id).map_or(&[][..], Vec::as_slice);
+            if let Err(why) = self.recover_task(now, &id, accepted.as_ref(), handed_in) {
+                log::error!("{why}; task {id} waits until it can be read");
+                self.unread.insert(id, accepted);
+            }
+        }
+    }
+
+    /// Of two records for one task removes the earlier: a crash came before that. Tells the shelf on which it lies if
+    /// it is not open.
+    fn clear_double(&mut self, now: Now, id: &TaskId) -> Result<Option<Shelf>, String> {
+        let Some((shelf, ended)) = self.ended_record(id)? else { return Ok(None) };
+        let open = match self.named_task(id) {
+            Ok(record) => record,
+            Err(Unread::ForNow(why)) => return Err(why),
+            Err(Unread::Lost(why)) => {
+                self.reject(now, &self.options.layout.task(id), "task", &why);
+                return Ok(Some(shelf));
+            }
+        };
+        // Tokens only rise, so the shelf's record is the later one if the task was about to end, and the earlier if it
+        // was replayed. It goes here and now: what a batch does last comes after all that others in it write.
+        if ended.nonce == open.nonce && ended.token >= open.token {
+            // Its lock is found to be of no open task.
+            self.clear(&self.options.layout.task(id));
+            return Ok(Some(shelf));
+        }
+        if ended.token < open.token {
+            self.clear(&self.options.layout.ended(shelf, id));
+        }
+        Ok(None)
+    }
+
+    /// The record of an open task, if it is that of this one.
+    fn named_task(&self, id: &TaskId) -> Result<TaskRecord, Unread> {
+        let record = self.read_task(id)?;
+        if record.id == *id { Ok(record) } else { Err(Unread::Lost("its id is not its file's name".into())) }
+    }
+
     /// The outcomes that lie there, by the tasks that their names tell of.
-    fn handed_in_by_task(&self) -> Result<BTreeMap<TaskId, Vec<(AgentName, PathBuf)>>, String> {
+    fn handed_in_by_task(&self) -> Result<HandedInByTask, String> {
         let layout = &self.options.layout;
         let list = |dir: &Path| {
             self.store.list(dir, LISTED_MAX).map_err(|error| format!("{}: {error}", dir.display()))
         };
-        let mut by_task: BTreeMap<TaskId, Vec<(AgentName, PathBuf)>> = BTreeMap::new();
+        let mut by_task = HandedInByTask::new();
         for agent in list(&layout.outcomes())? {
             let Some(agent) = agent.name.parse::<AgentName>().ok().filter(|_| agent.is_dir) else { continue };
             let dir = layout.outcomes_of(&agent);
@@ -246,20 +303,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         Ok(by_task)
     }
 
-    fn recover_task_or_wait(
-        &mut self,
-        now: Now,
-        id: &TaskId,
-        accepted: Option<&Accepted>,
-        handed_in: &BTreeMap<TaskId, Vec<(AgentName, PathBuf)>>,
-    ) {
-        let handed_in = handed_in.get(id).map_or(&[][..], Vec::as_slice);
-        if let Err(why) = self.recover_task(now, id, accepted, handed_in) {
-            log::error!("{why}; task {id} waits until it can be read");
-            self.unread.insert(id.clone(), accepted.cloned());
-        }
-    }
-
     /// Takes up one task, with what was handed in for it: if a power cut took its lock, only the token proves who
     /// held it, and whoever is given the task next bears the same.
     fn recover_task(
@@ -269,14 +312,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         accepted: Option<&Accepted>,
         handed_in: &[(AgentName, PathBuf)],
     ) -> Result<(), String> {
-        let named = |record: TaskRecord| {
-            if record.id == *id {
-                Ok(record)
-            } else {
-                Err(Unread::Lost("its id is not its file's name".into()))
-            }
-        };
-        let record = match self.read_task(id).and_then(named) {
+        let record = match self.named_task(id) {
             Ok(record) => record,
             Err(Unread::ForNow(why)) => return Err(why),
             Err(Unread::Lost(why)) => {
@@ -285,18 +321,6 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 return Ok(());
             }
         };
-        if let Some((shelf, ended)) = self.ended_record(id)?
-            && (ended.nonce == record.nonce || ended.token < record.token)
-        {
-            // Two names for one task: a crash came before one was removed. Tokens only rise, so the shelf's
-            // record is the later one if the task was about to end, and the earlier if it was replayed.
-            // It goes here and now: what a batch does last comes after all that others in it write.
-            if ended.nonce == record.nonce && ended.token >= record.token {
-                self.clear_ended(id);
-                return Ok(());
-            }
-            self.clear(&self.options.layout.ended(shelf, id));
-        }
         let accepted = accepted.filter(|accepted| {
             !mutant!(AcceptedForgotten)
                 && accepted.outcome.token == record.token

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
-use crate::edge::store::{ReadError, Store};
+use crate::edge::store::{Entry, ReadError, Store};
 use crate::edge::writer::{Change, Job};
 use crate::machine::effect::{Bound, BoundFate, Output, RecordChange};
 use crate::protocol::layout::{BoundName, Shelf};
 use crate::protocol::name::{AgentName, Kind, TaskId};
-use crate::protocol::record::{self, OUTPUT_LEN_MAX};
+use crate::protocol::record::{self, OUTPUT_LEN_MAX, RECORD_LEN_MAX, one_line_json};
 use crate::protocol::task::{Phase, TaskRecord, Wishes, id_from_key};
 use crate::protocol::time::Now;
 
@@ -50,22 +51,25 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     }
 
     /// Has the tasks submitted, or dropped, that an owner of this one submitted within it.
+    ///
+    /// # Errors
+    /// If it cannot be told for the moment which those are: nothing may be decided without them.
     pub(super) fn settle_what_was_bound(
         &self,
         now: Now,
         record: &TaskRecord,
         change: &RecordChange,
         job: &mut Job,
-    ) {
-        let Some(Bound { agent: owner, others, token, fate }) = &change.bound else { return };
+    ) -> io::Result<()> {
+        let Some(Bound { agent: owner, others, token, fate }) = &change.bound else { return Ok(()) };
         let layout = &self.options.layout;
-        let others = if *others { self.agents_with_bound() } else { Vec::new() };
+        let others = if *others { self.agents_with_bound()? } else { Vec::new() };
         for agent in others.iter().chain(owner).collect::<BTreeSet<_>>() {
-            let mut bound = self.bound_to(agent, &change.task, *token);
+            let mut bound = self.bound_to(agent, &change.task, *token)?;
             if let BoundFate::Submitted { nonce, then: Some(kind) } = fate
                 && owner.as_ref() == Some(agent)
             {
-                let next = self.handed_on(now, record, change, kind, agent);
+                let next = self.handed_on(now, record, change, kind, agent)?;
                 let (task, nonce, new) = (change.task.clone(), nonce.clone(), next.id.clone());
                 let name = BoundName { task, token: *token, nonce, new };
                 let path = layout.bound(agent, &name);
@@ -87,28 +91,48 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 job.last.push(Change::Remove { path: from });
             }
         }
+        Ok(())
     }
 
     /// Who has submitted anything within tasks.
-    fn agents_with_bound(&self) -> Vec<AgentName> {
-        let found = self.store.list(&self.options.layout.bound_dir(), LISTED_MAX).unwrap_or_default();
-        found.iter().filter_map(|entry| entry.name.parse().ok()).collect()
+    fn agents_with_bound(&self) -> io::Result<Vec<AgentName>> {
+        let found = self.list_if_any(&self.options.layout.bound_dir())?;
+        Ok(found.iter().filter_map(|entry| entry.name.parse().ok()).collect())
     }
 
     /// The tasks that were submitted within one by owners with this token.
-    pub(super) fn bound_to(&self, agent: &AgentName, task: &TaskId, token: u64) -> BTreeSet<BoundName> {
-        let found = self.store.list(&self.options.layout.bound_of(agent), LISTED_MAX);
-        let found = found.unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                log::error!("{}: {error}", self.options.layout.bound_of(agent).display());
-            }
-            Vec::new()
-        });
+    ///
+    /// # Errors
+    /// With the directory, if it cannot be listed for the moment: that there are none is not known then.
+    pub(super) fn bound_to(
+        &self,
+        agent: &AgentName,
+        task: &TaskId,
+        token: u64,
+    ) -> io::Result<BTreeSet<BoundName>> {
+        let found = self.list_if_any(&self.options.layout.bound_of(agent))?;
         let names = found.iter().filter_map(|entry| BoundName::parse(&entry.name));
-        names.filter(|name| name.task == *task && name.token == token).collect()
+        Ok(names.filter(|name| name.task == *task && name.token == token).collect())
+    }
+
+    /// The entries of a directory that an agent may have made anything of: what is none, or is closed to us, holds
+    /// nothing.
+    fn list_if_any(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let is_none = [io::ErrorKind::NotADirectory, io::ErrorKind::PermissionDenied];
+        self.store.list(dir, LISTED_MAX).or_else(|error| {
+            let why = format!("{}: {error}", dir.display());
+            if is_none.contains(&error.kind()) {
+                log::error!("{why}; nothing is taken from it");
+                return Ok(Vec::new());
+            }
+            Err(io::Error::new(error.kind(), why))
+        })
     }
 
     /// The task as which a result is handed on.
+    ///
+    /// # Errors
+    /// If the result cannot be read for the moment.
     fn handed_on(
         &self,
         now: Now,
@@ -116,27 +140,19 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         change: &RecordChange,
         kind: &Kind,
         by: &AgentName,
-    ) -> TaskRecord {
+    ) -> io::Result<TaskRecord> {
         let layout = &self.options.layout;
         let from = match &change.output {
             Some(Output::HandedIn(agent, token)) => layout.output(agent, &record.id, *token),
             Some(Output::Judged) | None => layout.result_on(Shelf::Review, &record.id),
         };
-        let bytes = self.store.read(&from, HANDED_ON_LEN_MAX).map(|blob| blob.bytes);
-        let as_json = |bytes: &[u8]| {
-            let text = std::str::from_utf8(bytes).ok()?;
-            let value = serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::from(text));
-            serde_json::value::to_raw_value(&value).ok()
-        };
-        let payload = match bytes {
-            Ok(bytes) => as_json(&bytes),
+        let payload = match self.store.read(&from, HANDED_ON_LEN_MAX) {
+            Ok(blob) => payload_of(&blob.bytes),
             Err(ReadError::Missing) => Some(Box::default()),
+            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
             Err(_) => None,
-        };
-        // What is no text, or too long for a record, is told by its place.
-        let place = || {
-            let file = layout.result(&record.id).display().to_string();
-            serde_json::value::to_raw_value(&serde_json::json!({ "output_file": file })).unwrap_or_default()
         };
         let id = id_from_key(kind, &format!("then {} {}", record.id, record.nonce));
         let nonce = format!("{}-then", record.nonce);
@@ -145,27 +161,32 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             group: record.wishes.group.clone(),
             ..Wishes::default()
         };
-        TaskRecord::submission(
-            id,
-            nonce,
-            kind.clone(),
-            now.wall,
-            by.to_string(),
-            payload.unwrap_or_else(place),
-            wishes,
-        )
+        let with = |payload| {
+            let (id, nonce, wishes) = (id.clone(), nonce.clone(), wishes.clone());
+            TaskRecord::submission(id, nonce, kind.clone(), now.wall, by.to_string(), payload, wishes)
+        };
+        let whole = payload.map(with).filter(|next| record::encode(next).len() as u64 <= RECORD_LEN_MAX);
+        // What is no text, or too long for a record, is told by its place.
+        Ok(whole.unwrap_or_else(|| {
+            let file = layout.result(&record.id).display().to_string();
+            let place = serde_json::value::to_raw_value(&serde_json::json!({ "output_file": file }));
+            with(place.unwrap_or_default())
+        }))
     }
 
     /// Decides about the tasks that owners submitted within theirs, where a crash came before that was done: those of
     /// a task that is done are submitted, those of a claim that came to nothing are dropped.
-    pub(super) fn settle_all_bound(&mut self) {
-        for agent in self.agents_with_bound() {
-            let found =
-                self.store.list(&self.options.layout.bound_of(&agent), LISTED_MAX).unwrap_or_default();
+    ///
+    /// # Errors
+    /// If it cannot be told for the moment which there are.
+    pub(super) fn settle_all_bound(&mut self) -> io::Result<()> {
+        for agent in self.agents_with_bound()? {
+            let found = self.list_if_any(&self.options.layout.bound_of(&agent))?;
             let names = found.iter().filter_map(|entry| BoundName::parse(&entry.name));
             self.unsettled.extend(names.map(|name| (agent.clone(), name)));
         }
         self.settle_bound();
+        Ok(())
     }
 
     /// Decides about those that are left, as far as the disk tells.
@@ -220,4 +241,27 @@ enum Settled {
     Dropped,
     /// Its claim is decided about later.
     Waits,
+}
+
+/// A result as a task's payload: as it is, byte for byte, if it is JSON, and else the text; nothing if it is neither.
+fn payload_of(bytes: &[u8]) -> Option<Box<RawValue>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    one_line_json(text).or_else(|_| serde_json::value::to_raw_value(text)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_handed_on_byte_for_byte_and_other_text_as_a_string() {
+        let payload = |bytes: &[u8]| payload_of(bytes).map(|raw| raw.get().to_owned());
+        let precise = r#"{"b": 1.10, "a":123456789012345678901234567890,"a":"\u00e9"}"#;
+        assert_eq!(payload(format!("\n{precise}\n").as_bytes()).as_deref(), Some(precise));
+        assert_eq!(payload(b"[1,\n 2]").as_deref(), Some("[1,  2]"), "a record is one line");
+        assert_eq!(payload(b"two\nlines").as_deref(), Some(r#""two\nlines""#));
+        assert_eq!(payload(b"\xff"), None);
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert_eq!(payload(deep.as_bytes()), Some(format!("\"{deep}\"")), "no parser takes that");
+    }
 }

@@ -33,7 +33,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// What the disk tells of the tasks that one needs.
+    /// What is known of the tasks that one needs. One that is open has not ended, whatever lies of it on a shelf.
     pub(super) fn needs_of(&self, record: &TaskRecord) -> Result<Vec<(TaskId, Need)>, String> {
         let is_there = |shelf: Shelf, id: &TaskId| {
             let path = self.options.layout.ended(shelf, id);
@@ -41,6 +41,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Ok::<_, String>(found.is_some())
         };
         let need_of = |id: &TaskId| {
+            if self.state.is_open(id) || self.unread.contains_key(id) {
+                return Ok((id.clone(), Need::Open));
+            }
             if is_there(Shelf::Done, id)? {
                 return Ok((id.clone(), Need::Done));
             }

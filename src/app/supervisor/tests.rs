@@ -1,5 +1,6 @@
 //! The loop over a real directory, with a clock that a test sets and helpers that only note what they are told.
 
+mod results;
 mod starts;
 
 use std::cell::{Cell, RefCell};

@@ -404,3 +404,27 @@ fn a_task_that_was_released_is_ready_at_once_whatever_wait_was_asked_for() {
     let (_, change) = concluded(Verdict::Released, true, Some(90_000));
     assert_eq!((change.phase, change.not_before), (Phase::Ready, None));
 }
+
+#[test]
+fn a_try_that_failed_keeps_what_was_printed_and_the_most_memory_though_its_handler_still_runs() {
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let grant = s.launches()[0].2.clone().unwrap();
+    let run = s.up();
+    assert_eq!(s.state.handler_of(&name("t")), Some(&run));
+    for (bytes, exact) in [(7, false), (9, true), (8, false)] {
+        s.tell(Event::Memory { run: run.clone(), bytes, exact });
+    }
+    let said = HandedIn { words: "no such page".into(), ..Story::handed_in(&grant.lock, Verdict::Failed) };
+    s.tell(Event::OutcomeSeen(said));
+    let attempt = s.change().attempt.unwrap();
+    assert_eq!((attempt.output.as_str(), attempt.peak_memory), ("no such page", Some(9)));
+    assert_eq!(s.state.handler_of(&name("t")), None);
+
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let run = s.up();
+    s.tell(Event::Memory { run: run.clone(), bytes: 5, exact: false });
+    s.fails(&run);
+    assert_eq!(s.looked("t").change().attempt.unwrap().peak_memory, Some(5), "it is gone by then");
+}

@@ -337,3 +337,27 @@ fn outcomes_that_cannot_be_looked_at_do_not_hold_up_a_drain() {
     s.tell(Event::LockSeen(name("t"), Ok(lock)));
     assert!(s.news.is_empty(), "its lock is the next supervisor's to judge");
 }
+
+#[test]
+fn a_task_that_is_cancelled_before_its_process_is_made_is_given_up_if_none_can_be() {
+    let mut s = Story::new();
+    s.offer("h", "1", handler("k")).admitted("t", "k");
+    let run = s.launches()[0].0.clone();
+    let ask = Ask::Cancel { tasks: vec![name("t")], group: None, why: "x".into() };
+    s.tell(Event::Asked(Request { v: 1, id: name("r"), ask }));
+    s.tell(Event::DispatchFailed(run, "no room".into()));
+    assert_eq!(s.change().phase, Phase::Dead);
+    assert_eq!(s.stored().answers(), [(name("r"), true)]);
+}
+
+#[test]
+fn who_asked_and_went_away_is_answered_nothing() {
+    let mut s = Story::new();
+    s.admitted("t", "k");
+    let ask = Ask::Cancel { tasks: vec![name("t")], group: None, why: "x".into() };
+    s.tell(Event::Asked(Request { v: 1, id: name("r"), ask }));
+    assert!(s.state.carries_out(&name("r")));
+    s.tell(Event::Withdrawn(name("r")));
+    assert!(s.stored().answers().is_empty() && s.state.carried_out().is_empty());
+    assert!(!s.state.is_open(&name("t")), "what was begun goes on");
+}

@@ -150,7 +150,7 @@ fn what_the_ledger_accepted_has_its_result_where_it_belongs() {
     let mut s = Story::new();
     s.offer("h", "1", manifest("then = \"p\""));
     let HandedIn { agent, outcome, .. } = Story::handed_in(&Lock { token: 40, ..s_lock() }, Verdict::Done);
-    let accepted = Some(Accepted { agent, outcome, next: Next::Done });
+    let accepted = Some(Accepted { agent, outcome, next: Next::Done(None) });
     s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
     let change = s.change();
     assert_eq!((change.phase, change.output), (Phase::Done, None), "a power cut may have spoiled its source");
@@ -346,4 +346,30 @@ fn one_bad_document_condemns_no_handler() {
     }
     let [(_, _, Some(grant))] = &s.launches()[..] else { panic!("{:?}", s.news) };
     assert_eq!((grant.lock.agent.as_str(), grant.mode), ("h", Mode::Normal));
+}
+
+#[test]
+fn where_there_was_nothing_to_do_no_gate_is_asked() {
+    let (mut s, run) = at_work("gate = \"g\"");
+    let change = exits(&mut s, &run, Ending::Code(66));
+    assert_eq!((change.phase, change.made), (Phase::Done, None));
+    s.stored();
+    assert!(!s.state.is_open(&name("t")));
+}
+
+#[test]
+fn how_long_an_id_is_kept_survives_a_crash_between_ledger_and_record() {
+    let (mut s, run) = at_work("unique_for = \"1h\"");
+    let change = exits(&mut s, &run, Ending::Code(0));
+    let until = Wall(s.now().wall.0 + 3_600_000);
+    assert_eq!(change.unique_until, Some(until));
+    let [Fact::Outcome { next, .. }] = &change.facts[..] else { panic!("{:?}", change.facts) };
+    assert_eq!(Next::parse(next, &name("h"), "n1"), Next::Done(Some(until)));
+
+    // The next supervisor reads that, later and of an agent that it does not know yet.
+    let outcome = Outcome::new(name("t"), 40, "c".into(), Verdict::Done, None);
+    let accepted = Some(Accepted { agent: name("h"), outcome, next: Next::parse(next, &name("h"), "n1") });
+    let mut s = Story::unbegun();
+    s.tell(Event::TaskFound(Box::new(Found { accepted, ..found(Phase::Ready) })));
+    assert_eq!(s.change().unique_until, Some(until));
 }

@@ -131,17 +131,17 @@ fn a_tree_is_killed_only_over_its_limit() {
     let mut s = Story::new();
     let run = s.service_up("a", Manifest { max_rss_bytes: Some(1_000), ..service() });
     assert_eq!(s.state.watched().1[0].max_rss, Some(1_000));
-    s.tell(Event::Memory(run.clone(), 1_000));
+    s.tell(Event::Memory { run: run.clone(), bytes: 1_000, exact: true });
     assert!(s.news.is_empty());
-    s.tell(Event::Memory(run.clone(), 1_001));
+    s.tell(Event::Memory { run: run.clone(), bytes: 1_001, exact: true });
     assert!(s.wants(&Effect::KillTree(run.clone())));
     assert_eq!(s.alerts(), ["memory-a"]);
-    s.tell(Event::Memory(run.clone(), 2_000));
+    s.tell(Event::Memory { run: run.clone(), bytes: 2_000, exact: true });
     assert!(s.news.is_empty(), "once");
     s.ends(&run, Ending::Signal(9));
     assert_eq!(s.launches().len(), 1);
     let unlimited = s.service_up("b", service());
-    s.tell(Event::Memory(unlimited, u64::MAX));
+    s.tell(Event::Memory { run: unlimited, bytes: u64::MAX, exact: true });
     assert!(s.news.is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one thing among many")]
 
+mod bounds;
 mod claims;
 mod control;
 mod gates;
@@ -195,7 +196,7 @@ impl Story {
     /// An outcome by the claim of this lock.
     fn handed_in(lock: &Lock, status: Verdict) -> HandedIn {
         let outcome = Outcome::new(lock.task.clone(), lock.token, lock.nonce.clone(), status, None);
-        HandedIn { agent: lock.agent.clone(), outcome, decided: false }
+        HandedIn { agent: lock.agent.clone(), outcome, decided: false, words: String::new() }
     }
 
     fn looked(&mut self, task: &str) -> &mut Self {

@@ -134,7 +134,7 @@ impl World {
         };
         let status = [Verdict::Done, Verdict::Failed, Verdict::Retry, Verdict::Released][usize::from(status)];
         let outcome = Outcome::new(task.clone(), known.token, nonce, status, None);
-        HandedIn { agent, outcome, decided: false }
+        HandedIn { agent, outcome, decided: false, words: String::new() }
     }
 
     /// The event of a move, where it fits what is.
@@ -193,7 +193,7 @@ impl World {
             Move::Beat(n) => Event::Beat(self.run(n, live)?),
             Move::Renewed(n) => Event::Renewed(self.task(n)?),
             Move::Round(alive) => Event::Round(alive),
-            Move::Memory(n) => Event::Memory(self.run(n, live)?, 2),
+            Move::Memory(n) => Event::Memory { run: self.run(n, live)?, bytes: 2, exact: true },
             Move::Answer(n, well) => {
                 let tickets: Vec<u64> = self.s.state.tickets.keys().copied().collect();
                 let ticket = *tickets.get(n % tickets.len().max(1))?;

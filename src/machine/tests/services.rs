@@ -108,7 +108,9 @@ fn what_keeps_ending_well_is_started_again_within_a_minute_and_nobody_is_told() 
 fn never_also_means_not_after_it_was_killed() {
     let mut s = Story::new();
     let run = s.service_up("a", Manifest { max_rss_bytes: Some(1), ..with(Restart::Never) });
-    s.tell(Event::Memory(run.clone(), 2)).ends(&run, Ending::Signal(9)).wait(100_000);
+    s.tell(Event::Memory { run: run.clone(), bytes: 2, exact: true })
+        .ends(&run, Ending::Signal(9))
+        .wait(100_000);
     assert_eq!(s.standing("a"), Standing::Finished);
 }
 

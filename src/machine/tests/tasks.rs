@@ -365,7 +365,7 @@ fn a_ready_list_is_for_kinds_that_nobody_handles() {
 fn what_was_handed_in_for_a_found_task_is_judged_before_anyone_gets_it() {
     let mut s = with_handler();
     let outcome = Outcome::new(name("t"), 40, "of-an-owner".into(), Verdict::Done, None);
-    let handed_in = vec![HandedIn { agent: name("old"), outcome, decided: false }];
+    let handed_in = vec![HandedIn { agent: name("old"), outcome, decided: false, words: String::new() }];
     s.tell(Event::TaskFound(Box::new(Found { handed_in, ..found(Phase::Ready) })));
     assert_eq!(s.change().phase, Phase::Done);
     assert!(s.launches().is_empty(), "an agent that is known already did not get it");

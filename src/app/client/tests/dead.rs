@@ -18,6 +18,7 @@ fn dead_letter(crew: &Crew, key: &str, agent: &str, error: &str) -> TaskId {
         at: NOW,
         error: error.into(),
         output: String::new(),
+        peak_memory: None,
     }];
     crew.write(&crew.layout.ended(Shelf::Dead, &id), &encode(&record));
     crew.store.unlink(&crew.layout.task(&id)).unwrap();
@@ -52,14 +53,14 @@ fn a_replay_moves_the_record_as_it_is_and_an_edit_changes_the_payload_alone() {
     let crew = Crew::new();
     let id = dead_letter(&crew, "a", "editor", "exit 1");
     let before: TaskRecord = crew.read(&crew.layout.ended(Shelf::Dead, &id));
-    crew.operator().replay(&id, None).unwrap();
+    crew.operator().replay(&id, None, NOW).unwrap();
     assert!(!crew.has(&crew.layout.ended(Shelf::Dead, &id)));
     let after: TaskRecord = crew.read(&crew.layout.new_task(&id));
     assert_eq!(encode(&after), encode(&before));
-    assert!(matches!(crew.operator().replay(&id, None), Err(ClientError::NoSuchTask { .. })));
+    assert!(matches!(crew.operator().replay(&id, None, NOW), Err(ClientError::NoSuchTask { .. })));
 
     let id = dead_letter(&crew, "b", "editor", "exit 1");
-    crew.operator().replay(&id, Some(payload("{\"better\":true}"))).unwrap();
+    crew.operator().replay(&id, Some(payload("{\"better\":true}")), NOW).unwrap();
     let after: TaskRecord = crew.read(&crew.layout.new_task(&id));
     assert_eq!(after.payload.get(), "{\"better\":true}");
     assert_eq!((after.id, after.token, after.attempts.len()), (id, 5, 1));
@@ -71,11 +72,11 @@ fn a_replay_is_never_in_the_way_of_what_was_submitted_anew() {
     let id = dead_letter(&crew, "a", "editor", "exit 1");
     accepted(crew.operator().submit(order("write", "2", &key_of("a")), None, NOW));
     let anew: TaskRecord = crew.read(&crew.layout.new_task(&id));
-    let told = crew.operator().replay(&id, Some(payload("3")));
+    let told = crew.operator().replay(&id, Some(payload("3")), NOW);
     assert!(matches!(told, Err(ClientError::InTheWay { .. })));
     assert_eq!(crew.read::<TaskRecord>(&crew.layout.new_task(&id)).nonce, anew.nonce);
     crew.admit(&id, 6);
-    assert!(matches!(crew.operator().replay(&id, None), Err(ClientError::InTheWay { .. })));
+    assert!(matches!(crew.operator().replay(&id, None, NOW), Err(ClientError::InTheWay { .. })));
     assert_eq!(crew.read::<TaskRecord>(&crew.layout.ended(Shelf::Dead, &id)).payload.get(), "1");
 }
 
@@ -115,4 +116,34 @@ fn a_result_in_review_is_read_and_replaced_while_it_is_there() {
     assert_eq!(operator.result(Shelf::Review, &id).unwrap(), None);
     operator.replace_result(&id, b"new").unwrap();
     assert_eq!(operator.result(Shelf::Review, &id).unwrap().unwrap(), b"new");
+}
+
+#[test]
+fn a_replay_of_what_expired_does_not_expire_again() {
+    let crew = Crew::new();
+    for (key, expires, lifted) in [("past", NOW, Some(NOW)), ("ahead", Wall(NOW.0 + 1), None)] {
+        let id = dead_letter(&crew, key, "editor", "exit 1");
+        let path = crew.layout.ended(Shelf::Dead, &id);
+        let mut record: TaskRecord = crew.read(&path);
+        record.wishes.expires = Some(expires);
+        crew.write(&path, &encode(&record));
+        assert_eq!(crew.operator().replay(&id, None, NOW).unwrap(), lifted);
+        let after: TaskRecord = crew.read(&crew.layout.new_task(&id));
+        assert_eq!(after.wishes.expires, Some(expires).filter(|_| lifted.is_none()));
+    }
+}
+
+#[test]
+fn what_an_open_task_needs_is_not_dropped_however_far_that_has_come() {
+    let crew = Crew::new();
+    let needed = dead_letter(&crew, "b", "editor", "x");
+    let needy = crew.ready_task("needy", 7);
+    let path = crew.layout.task(&needy);
+    for state in [Phase::Ready, Phase::Waiting, Phase::Blocked, Phase::Gated] {
+        let mut record: TaskRecord = crew.read(&path);
+        (record.state, record.wishes.needs) = (state, vec![needed.clone()]);
+        crew.write(&path, &encode(&record));
+        let found = crew.operator().needed().unwrap();
+        assert_eq!(found.get(&needed), Some(&needy), "{state:?}");
+    }
 }

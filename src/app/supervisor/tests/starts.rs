@@ -66,7 +66,7 @@ fn a_review_that_was_decided_before_a_crash_is_not_decided_again() {
 }
 
 /// A record that names a claim as decided if it has ended.
-fn record_of(id: &TaskId, state: &str, token: u64) -> String {
+pub(super) fn record_of(id: &TaskId, state: &str, token: u64) -> String {
     let head = format!(r#"{{"v":1,"id":"{id}","token":{token},"nonce":"n","kind":"k","state":"{state}""#);
     let decided = if state == "done" { SETTLED } else { "nothing" };
     format!(r#"{head},"at":"2026-11-20T03:00:00Z","decided":["{decided}"],"payload":1}}"#)
@@ -84,27 +84,6 @@ fn a_dead_letter_whose_next_life_is_done_is_removed() {
     crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
     assert!(!layout.ended(Shelf::Dead, &task).exists());
     assert!(layout.ended(Shelf::Done, &task).exists());
-}
-
-#[test]
-fn who_handed_in_comes_before_whoever_cancels() {
-    let task: TaskId = "t".parse().unwrap();
-    let mut crew = Crew::new();
-    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
-    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
-    put(&layout.task(&task), &record_of(&task, "ready", 5));
-    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
-    crew.turn_after(0, Vec::new());
-    let lock = r#"{"v":1,"task":"t","token":5,"nonce":"n1","agent":"beater","at":"2026-11-20T03:00:00Z"}"#;
-    put(&layout.lock(&task), lock);
-    store.create_dir(&layout.outcomes_of(&"beater".parse().unwrap())).unwrap();
-    let outcome = layout.outcome(&"beater".parse().unwrap(), &task, 5, "n1");
-    put(&outcome, r#"{"v":1,"task":"t","token":5,"nonce":"n1","status":"done"}"#);
-    let request = layout.request(&"r".parse().unwrap());
-    put(&request, r#"{"v":1,"id":"r","ask":"cancel","tasks":["t"],"why":"x"}"#);
-    let touched = Hint::Touched { area: Area::Requests, path: request, touch: Touch::Whole };
-    crew.turn_after(0, vec![Message::Hint(touched)]);
-    assert!(crew.tells(|fact| matches!(fact, Fact::Outcome { status, .. } if status == "done")));
 }
 
 #[test]
@@ -339,4 +318,75 @@ fn a_stale_record_goes_before_the_task_can_end_where_it_lies() {
     drop(jobs);
     assert!(!crew.removes(&dead), "what one batch does last would come after that");
     assert!(!dead.exists());
+}
+
+/// A task that waits for another.
+fn blocked(id: &TaskId, need: &str) -> String {
+    record_of(id, "blocked", 4).replace(r#""at""#, &format!(r#""needs":["{need}"],"at""#))
+}
+
+#[test]
+fn what_a_task_needs_is_open_though_an_earlier_life_of_it_lies_on_a_shelf() {
+    let (task, need): (TaskId, TaskId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    for shelf in [Shelf::Dead, Shelf::Done] {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+        // Replayed; a crash came before its record had left the shelf.
+        put(&layout.ended(shelf, &need), &record_of(&need, shelf.as_str(), 3));
+        put(&layout.task(&need), &record_of(&need, "ready", 5));
+        // Listed before what it needs.
+        put(&layout.task(&task), &blocked(&task, "b"));
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        crew.turn_after(0, Vec::new());
+        let jobs = crew.told.jobs.borrow();
+        let changes = jobs.iter().flat_map(|job| &job.then);
+        let decided =
+            changes.filter(|change| matches!(change, Change::Write { path, .. } if path.ends_with("a.json")));
+        assert_eq!(decided.count(), 0, "{shelf:?}: it waits for the next life of that");
+    }
+}
+
+#[test]
+fn what_a_task_needs_may_turn_out_to_have_ended_once_it_can_be_read() {
+    let (task, need): (TaskId, TaskId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let mut crew = Crew::new();
+    let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+    let put = |path: &Path, text: &str| store.write_new(path, text.as_bytes(), false).unwrap();
+    // It ended; a crash came before its open record was removed.
+    put(&layout.ended(Shelf::Done, &need), &record_of(&need, "done", 5));
+    put(&layout.task(&need), &record_of(&need, "ready", 5));
+    put(&layout.task(&task), &blocked(&task, "b"));
+    store.fail_next("read", "tasks/b.json", rustix::io::Errno::MFILE);
+    crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+    crew.turn_after(0, Vec::new());
+    let goes_on = |crew: &Crew| {
+        let jobs = crew.told.jobs.borrow();
+        let is_its =
+            |change: &Change| matches!(change, Change::Write { path, .. } if *path == layout.task(&task));
+        jobs.iter().flat_map(|job| &job.then).any(is_its)
+    };
+    assert!(!goes_on(&crew), "that cannot be told yet");
+    // The loop wakes to show what changed; to sleep past it would be a pause of the machine.
+    crew.turn_after(25, Vec::new());
+    crew.turn_after(SCAN_MS, Vec::new());
+    assert!(goes_on(&crew) && !layout.task(&need).exists());
+}
+
+#[test]
+fn a_record_moved_back_that_expired_does_so_no_more_and_a_submission_does() {
+    for (token, state, expires) in [(5, "dead", false), (0, "new", true)] {
+        let mut crew = Crew::new();
+        let record = record_of(&"t".parse().unwrap(), state, token)
+            .replace(r#""at""#, r#""expires":"2020-01-01T00:00:00Z","at""#);
+        let (_, hint) = crew.task("t.json", &record);
+        crew.turn_after(0, vec![hint]);
+        let jobs = crew.told.jobs.take();
+        let job = jobs.iter().find(|job| job.ticket.is_some()).expect("it is admitted");
+        let [Change::Write { path, bytes }] = &job.then[..] else { panic!("{job:?}") };
+        assert_eq!(String::from_utf8_lossy(bytes).contains("expires"), expires);
+        crew.supervisor.store.write_new(path, bytes, false).unwrap();
+        crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(job.ticket.unwrap())))]);
+        assert_eq!(crew.tells(|fact| matches!(fact, Fact::GivenUp { .. })), expires);
+    }
 }
