@@ -48,5 +48,7 @@ mod tests {
             assert_eq!(delay_ms(&id, 0, None), 0);
             let _ = delay_ms(&id, u64::MAX, None);
         }
+        // So many that one would hit the next slot, could it be hit.
+        assert!((0..10_000).all(|second| delay_ms(&slot("a", second), 5000, Slot::at(second + 1)) < 1000));
     }
 }
