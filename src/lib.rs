@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | [`protocol`] | bytes to records and back; each format has one module, and [`protocol::layout`] spells every path. Pure | – |
 //! | [`machine`] | what is to be done, decided: [`State::step`](machine::State::step) takes the time and an [`Event`](machine::Event), and returns [`Effect`](machine::Effect)s. Pure: no clock, no I/O, no threads, no randomness but a seeded generator | `protocol` |
-//! | [`edge`] | the world touched: [`store`](edge::store) and [`files`](edge::files), [`processes`](edge::processes), [`watches`](edge::watches), [`watchdog`](edge::watchdog), [`pump`](edge::pump), [`log`](edge::log) and [`writer`](edge::writer), locks, signals, the clock. It decides nothing | `protocol` |
+//! | [`edge`] | the world touched: [`store`](edge::store) and [`files`](edge::files), [`processes`](edge::processes), [`watches`](edge::watches), [`watchdog`](edge::watchdog), [`pump`](edge::pump), [`log`](edge::log) and [`writer`](edge::writer), locks, signals, the clock, the rules of [`zones`](edge::zones). It decides nothing | `protocol` |
 //! | [`app`] | the only translator: the [`supervisor`](app::supervisor) between machine and edge; the [`catalog`](app::catalog) of `agents/`; the [`steward`](app::steward), the one writer of shared memory; the [`client`](app::client), what commands do by files; [`steps`](app::steps), which are paid for once; [`pull`](app::pull), [`work`](app::work) and [`outlast`](app::outlast), which wait on files. Generic over [`Store`](edge::store::Store), [`Clock`](edge::clock::Clock), [`Processes`](edge::processes::Processes) and [`Helpers`](app::supervisor::Helpers) | all above |
 //! | `cli` | one file a verb; exit codes; words for people | `app`, `protocol` |
 //!

@@ -27,3 +27,4 @@ pub mod watchdog;
 pub mod watches;
 pub mod writer;
 pub mod writer_thread;
+pub mod zones;

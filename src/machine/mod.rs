@@ -4,9 +4,13 @@
 //! it and reports what came of it. [`State::next_deadline`] says when to step next though nothing
 //! happened. The same events at the same times always give the same effects.
 
+pub mod catch_up;
 pub mod effect;
 pub mod event;
+pub mod jitter;
 pub mod memory;
+pub mod timetable;
+pub mod triggers;
 
 mod agents;
 mod claims;

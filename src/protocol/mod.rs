@@ -19,6 +19,7 @@ pub mod name;
 pub mod process;
 pub mod record;
 pub mod request;
+pub mod schedule;
 pub mod status;
 pub mod step;
 pub mod task;

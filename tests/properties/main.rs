@@ -17,3 +17,4 @@ mod lines;
 mod logs;
 mod numbers;
 mod records;
+mod schedules;

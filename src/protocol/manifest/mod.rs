@@ -11,6 +11,7 @@ mod section;
 mod size;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use report::{ERRORS_MAX, ManifestError};
 pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
+pub use triggers::{CATCH_UP_WINDOW_MS_DEFAULT, CatchUp, Overlap, Throttle, Triggers, triggers_from_toml};
 pub(crate) use values::{OWN_VARIABLES, count, duration, is_variable, search_path};
 
 use super::name::{AgentName, Kind, Name};

@@ -42,7 +42,7 @@ pub(crate) struct Wrong {
 /// What was read, or all that is wrong with it.
 pub(crate) type Reading<T> = Result<T, Vec<Wrong>>;
 
-fn wrong<T>(at: &Value<'_>, message: impl Into<String>, remedy: impl Into<String>) -> Reading<T> {
+pub(super) fn wrong<T>(at: &Value<'_>, message: impl Into<String>, remedy: impl Into<String>) -> Reading<T> {
     Err(vec![Wrong { at: at.span().start, message: message.into(), remedy: remedy.into() }])
 }
 
@@ -60,7 +60,7 @@ fn mistyped<T>(value: &Value<'_>, expected: &str, example: &str) -> Reading<T> {
 }
 
 /// Text without NUL bytes, which neither a path nor an argument nor a variable can hold.
-fn plain<'v>(value: &'v Value<'_>, expected: &str, example: &str) -> Reading<&'v str> {
+pub(super) fn plain<'v>(value: &'v Value<'_>, expected: &str, example: &str) -> Reading<&'v str> {
     match value.get_ref().as_str() {
         Some(text) if text.contains('\0') => wrong(value, "holds a NUL character", "remove it"),
         Some(text) => Ok(text),
@@ -218,7 +218,11 @@ pub(crate) fn signal(value: &Value<'_>) -> Reading<i32> {
 }
 
 /// A list, each element read by `read`.
-fn list<T>(value: &Value<'_>, example: &str, read: impl Fn(&Value<'_>) -> Reading<T>) -> Reading<Vec<T>> {
+pub(super) fn list<T>(
+    value: &Value<'_>,
+    example: &str,
+    read: impl Fn(&Value<'_>) -> Reading<T>,
+) -> Reading<Vec<T>> {
     let DeValue::Array(elements) = value.get_ref() else {
         return mistyped(value, "a list", example);
     };

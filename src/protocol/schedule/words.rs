@@ -1,0 +1,25 @@
+//! A schedule in words, for people.
+
+use super::{DAY_S, Entry};
+use crate::protocol::time::show_duration;
+
+/// What a schedule says, in English, with the zone that it is read in: `at 04:00; every 10m (Europe/Berlin)`.
+#[must_use]
+pub fn in_words(entries: &[Entry], zone: &str) -> String {
+    let all: Vec<String> = entries.iter().map(words).collect();
+    format!("{} ({zone})", all.join("; "))
+}
+
+fn words(entry: &Entry) -> String {
+    match entry {
+        Entry::Cron(cron) => cron.words().to_owned(),
+        Entry::Every(seconds) => format!("every {}", show_duration(seconds.saturating_mul(1000))),
+        Entry::At(civil) => {
+            let (day, second) = civil.split();
+            // A day without changes of offset is one of UTC.
+            let at = jiff::Timestamp::from_second(day * DAY_S + second).unwrap_or_default();
+            let format = if second % 60 == 0 { "%Y-%m-%d at %H:%M" } else { "%Y-%m-%d at %H:%M:%S" };
+            format!("once, on {}", at.strftime(format))
+        }
+    }
+}
