@@ -37,6 +37,8 @@ pub(crate) struct Grant {
     over: bool,
     /// ... as done.
     pub(crate) said_done: bool,
+    /// It ended with the words that there was nothing to do.
+    said_nothing: bool,
 }
 
 impl Grant {
@@ -145,6 +147,7 @@ impl Oracle {
             since: world.time.ms(),
             over: false,
             said_done: false,
+            said_nothing: false,
         });
     }
 
@@ -158,8 +161,15 @@ impl Oracle {
     /// The process of a handler ended by itself, which says what became of its task.
     pub(crate) fn handler_exits(&mut self, held: &Held, ending: Ending) {
         if let Some(grant) = self.grant_mut(held) {
-            grant.said_done |= matches!(ending.meaning(), Meaning::Done | Meaning::NothingToDo);
+            grant.said_nothing |= ending.meaning() == Meaning::NothingToDo;
+            grant.said_done |= ending.meaning() == Meaning::Done || grant.said_nothing;
         }
+    }
+
+    /// True if the claim of this nonce ended with the words that there was nothing to do, which no gate judges.
+    pub(crate) fn said_nothing(&self, id: &TaskId, nonce: &str) -> bool {
+        let mut grants = self.grants.get(id).into_iter().flatten();
+        grants.any(|grant| grant.nonce == nonce && grant.said_nothing)
     }
 
     /// How often owners of a task may have died of themselves.

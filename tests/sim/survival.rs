@@ -159,8 +159,9 @@ fn handed_on(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<Strin
 fn judged(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<String>) {
     let oracle = world.oracle.borrow();
     for fact in facts {
-        if let Fact::Outcome { task, agent, status, next, .. } = fact
+        if let Fact::Outcome { task, nonce, agent, status, next, .. } = fact
             && status == "done"
+            && !oracle.said_nothing(task, nonce)
             && (next == "done") == world.options.cast.ends(agent.as_str()).gate
         {
             wrong.push(format!("{agent} ended {task}, and next was {next}"));
@@ -168,7 +169,8 @@ fn judged(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<String>)
     }
     for (id, record) in tasks.on(Shelf::Done) {
         let by = done_by(facts, id, record.token);
-        if by.is_some_and(|by| world.options.cast.ends(by.as_str()).gate) {
+        let is_judged = !record.decided.iter().any(|nonce| oracle.said_nothing(id, nonce));
+        if is_judged && by.is_some_and(|by| world.options.cast.ends(by.as_str()).gate) {
             let result = world.disk.text(&world.layout.result(id));
             if !oracle.promises.has_passed(id, result.as_ref()) {
                 let result = result.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
