@@ -18,6 +18,7 @@ mod powercut;
 mod processes;
 mod resources;
 mod scripts;
+mod storm;
 mod terminal;
 mod watches;
 

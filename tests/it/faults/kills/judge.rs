@@ -24,6 +24,11 @@ pub(super) enum Fate {
     Failed(u32),
     /// It may be claimed, and nothing was held against it.
     Ready,
+    /// A dead letter, after so many accepted failures, each for good: replayed before each but the first. None, if it
+    /// was cancelled.
+    Dead(u32),
+    /// Its result waits for somebody to decide.
+    Review,
 }
 
 /// What commands said that they took, each with what must come of it.
@@ -37,17 +42,7 @@ pub(super) struct Acknowledged {
 /// All that is wrong with a crew at rest: nothing of it runs, and nothing was left to do when it ended.
 pub(super) fn judge(crew: &Crew, acknowledged: &Acknowledged) -> Vec<String> {
     let mut wrong = Vec::new();
-    let facts = read_log(&crew.layout.ledger(), &mut wrong);
-    let facts: Vec<Fact> = facts
-        .iter()
-        .filter_map(|line| match serde_json::from_str::<Entry>(line) {
-            Ok(entry) => Some(entry.fact),
-            Err(error) => {
-                wrong.push(format!("no entry of the ledger: {error}: {line}"));
-                None
-            }
-        })
-        .collect();
+    let facts = read_facts(crew, &mut wrong);
     read_log(&crew.layout.journal(), &mut wrong);
     for (task, fate) in &acknowledged.tasks {
         judge_task(crew, &facts, task, fate, &mut wrong);
@@ -57,15 +52,29 @@ pub(super) fn judge(crew: &Crew, acknowledged: &Acknowledged) -> Vec<String> {
     for (pid, command) in crew.processes() {
         wrong.push(format!("left running: {pid} {command}"));
     }
-    let waits =
-        |task: &TaskId| acknowledged.tasks.get(task).is_some_and(|fate| !matches!(fate, Fate::Done(_)));
+    let waits = |task: &TaskId| {
+        acknowledged.tasks.get(task).is_some_and(|fate| matches!(fate, Fate::Failed(_) | Fate::Ready))
+    };
     for path in files_below(&crew.layout.state()) {
         let below = path.strip_prefix(crew.layout.state()).expect("below").to_string_lossy().into_owned();
-        if !belongs(&below, waits) {
+        if !(belongs(&below, waits) || is_kept_of(&below, acknowledged)) {
             wrong.push(format!("left behind: state/{below}"));
         }
     }
     wrong
+}
+
+/// All that the ledger tells, which must be whole.
+pub(in crate::faults) fn read_facts(crew: &Crew, wrong: &mut Vec<String>) -> Vec<Fact> {
+    let lines = read_log(&crew.layout.ledger(), wrong);
+    let facts = lines.iter().filter_map(|line| match serde_json::from_str::<Entry>(line) {
+        Ok(entry) => Some(entry.fact),
+        Err(error) => {
+            wrong.push(format!("no entry of the ledger: {error}: {line}"));
+            None
+        }
+    });
+    facts.collect()
 }
 
 /// Every entry of a log, from its first segment to its last.
@@ -108,6 +117,10 @@ fn judge_task(crew: &Crew, facts: &[Fact], task: &TaskId, fate: &Fate, wrong: &m
             (layout.task(task), &[Phase::Waiting, Phase::Ready][..], *times, (0, *times as usize))
         }
         Fate::Ready => (layout.task(task), &[Phase::Ready][..], 0, (0, 0)),
+        Fate::Dead(times) => {
+            (layout.ended(Shelf::Dead, task), &[Phase::Dead][..], (*times).min(1), (0, *times as usize))
+        }
+        Fate::Review => (layout.ended(Shelf::Review, task), &[Phase::Review][..], 0, (1, 0)),
     };
     if told != expected {
         wrong.push(format!("{task} should be {fate:?}; accepted as done and as failed: {told:?} times"));
@@ -127,15 +140,20 @@ fn judge_task(crew: &Crew, facts: &[Fact], task: &TaskId, fate: &Fate, wrong: &m
 }
 
 /// A token belongs to one owner of one task and is never given out again; of a task they rise.
-fn judge_tokens(facts: &[Fact], wrong: &mut Vec<String>) {
+pub(in crate::faults) fn judge_tokens(facts: &[Fact], wrong: &mut Vec<String>) {
     let mut given: BTreeMap<u64, &TaskId> = BTreeMap::new();
     let mut last: BTreeMap<&TaskId, u64> = BTreeMap::new();
     let mut owners = BTreeMap::new();
     let mut held: BTreeMap<&TaskId, u64> = BTreeMap::new();
     // A handler's claim is told of before its lock is laid and its process started: after a kill in between nobody
     // ever owned the task.
-    let started =
-        |run: &RunId| facts.iter().any(|fact| matches!(fact, Fact::Started { run: of, .. } if of == run));
+    let started: BTreeSet<&RunId> = facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Started { run, .. } => Some(run),
+            _ => None,
+        })
+        .collect();
     let mut concluded = BTreeSet::new();
     for fact in facts {
         match fact {
@@ -152,7 +170,7 @@ fn judge_tokens(facts: &[Fact], wrong: &mut Vec<String>) {
             }
             Fact::Claimed { task, token, agent, run } => {
                 let owner = (agent, run);
-                let is_owner = run.as_ref().is_none_or(started);
+                let is_owner = run.as_ref().is_none_or(|run| started.contains(run));
                 if is_owner && *owners.entry((task, token)).or_insert(owner) != owner {
                     wrong.push(format!("{task} has two owners with token {token}: {fact}"));
                 }
@@ -203,7 +221,7 @@ fn judge_memory(crew: &Crew, facts: &[Fact], acknowledged: &BTreeSet<String>, wr
 }
 
 /// All that is no directory, by name.
-pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(in crate::faults) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let entries = fs::read_dir(dir).into_iter().flatten();
     for path in entries.map(|entry| entry.expect("an entry").path()) {
@@ -219,7 +237,7 @@ pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
 
 /// True for a file that a crew at rest has: in particular no temporary one, no pipe of a run that is gone, nothing
 /// that was not dealt with, and no lock but of a task that `waits`.
-fn belongs(below: &str, waits: impl Fn(&TaskId) -> bool) -> bool {
+pub(in crate::faults) fn belongs(below: &str, waits: impl Fn(&TaskId) -> bool) -> bool {
     let parts: Vec<&str> = below.split('/').collect();
     let (stem, ending) =
         below.rsplit_once('/').map_or(below, |(_, file)| file).rsplit_once('.').unwrap_or_default();
@@ -241,6 +259,23 @@ fn belongs(below: &str, waits: impl Fn(&TaskId) -> bool) -> bool {
         ) => true,
         _ => ["crew.json", "supervisor.lock", "tasks/tokens"].contains(&below),
     }
+}
+
+/// True for what is kept of a task that did not end well, and for what was paid for in one.
+fn is_kept_of(below: &str, acknowledged: &Acknowledged) -> bool {
+    let parts: Vec<&str> = below.split('/').collect();
+    let fate = |file: &str| acknowledged.tasks.get(file.split('.').next()?.parse::<TaskId>().ok().as_ref()?);
+    match parts[..] {
+        ["tasks", "dead", file] => matches!(fate(file), Some(Fate::Dead(_))),
+        ["tasks", "review", file] => matches!(fate(file), Some(Fate::Review)),
+        // A lock that nobody holds is left where its holder was killed, and goes with the step.
+        ["steps", "tasks", task, _] => ["step", "lock"].contains(&ending_of(below)) && fate(task).is_some(),
+        _ => false,
+    }
+}
+
+fn ending_of(file: &str) -> &str {
+    file.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
 fn is_torn(file: &str) -> bool {

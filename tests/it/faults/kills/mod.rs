@@ -9,9 +9,9 @@
 mod calls;
 mod controls;
 mod deeds;
-mod judge;
+pub(super) mod judge;
 mod story;
-mod sweep;
+pub(super) mod sweep;
 mod tracer;
 
 use std::collections::BTreeMap;

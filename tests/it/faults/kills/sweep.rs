@@ -27,7 +27,7 @@ pub(super) fn is_full() -> bool {
 }
 
 /// What decides all that is drawn; told, so that it can be drawn again.
-pub(super) fn dice(what: &str) -> fastrand::Rng {
+pub(in crate::faults) fn dice(what: &str) -> fastrand::Rng {
     let given = std::env::var(SEED).ok().map(|text| text.parse().expect("NIGHTCREW_SEED is a number"));
     let seed = given.unwrap_or(SEED_USUAL);
     eprintln!("{what}: NIGHTCREW_SEED={seed}");
