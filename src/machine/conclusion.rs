@@ -206,11 +206,15 @@ impl State {
             matches!(conclusion, Conclusion::Returned { .. }) && claim.fate.as_ref() == Some(conclusion);
         change.decided = (!unsaid && !claim.nonce.is_empty()).then(|| claim.nonce.clone());
         change.settled = Some((claim.agent.clone(), claim.token, claim.nonce.clone()));
+        // Where there was nothing to do, there is no result that a gate could judge, or anybody use.
+        let made_something = *conclusion != Conclusion::Nothing;
         // Where the ledger tells of it, its result lies where it belongs, and so does what that is handed on as: a
         // power cut may have spoiled what they were made of.
-        change.output = (kept && tell).then(|| Output::HandedIn(claim.agent.clone(), claim.token));
+        change.output =
+            (kept && tell && made_something).then(|| Output::HandedIn(claim.agent.clone(), claim.token));
         change.attempt = error.as_ref().map(|error| attempt(now, &claim, error.clone()));
-        let handed_on = manifest.filter(|_| tell).and_then(|manifest| manifest.then.clone());
+        let handed_on =
+            manifest.filter(|_| tell && made_something).and_then(|manifest| manifest.then.clone());
         change.bound = bound(&claim, &next, handed_on);
         if tell {
             change.facts.push(fact_of(conclusion, &claim, &change, &next, error.as_ref()));

@@ -125,7 +125,8 @@ fn handed_on(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<Strin
             wrong.push(format!("task {id} is done, and the ledger does not tell by whom"));
             continue;
         };
-        if !world.options.cast.ends(by.as_str()).then {
+        let nothing = record.decided.iter().any(|nonce| world.oracle.borrow().said_nothing(id, nonce));
+        if nothing || !world.options.cast.ends(by.as_str()).then {
             continue;
         }
         match tasks.of(&next).as_slice() {

@@ -349,10 +349,12 @@ fn one_bad_document_condemns_no_handler() {
 }
 
 #[test]
-fn where_there_was_nothing_to_do_no_gate_is_asked() {
-    let (mut s, run) = at_work("gate = \"g\"");
+fn where_there_was_nothing_to_do_no_gate_is_asked_and_nothing_handed_on() {
+    let (mut s, run) = at_work("gate = \"g\"\nthen = \"p\"");
     let change = exits(&mut s, &run, Ending::Code(66));
-    assert_eq!((change.phase, change.made), (Phase::Done, None));
+    assert_eq!((change.phase, change.made, change.output), (Phase::Done, None, None));
+    let (.., nonce) = change.settled.unwrap();
+    assert_eq!(change.bound.unwrap().fate, submitted(&nonce, ""), "what no gate has seen goes no further");
     s.stored();
     assert!(!s.state.is_open(&name("t")));
 }
