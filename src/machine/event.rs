@@ -199,6 +199,8 @@ pub enum Event {
     TaskFound(Box<Found>),
     /// A task counted as open, because it could not be told, and is found to have ended: where it lies.
     EndedBefore(TaskId, Shelf),
+    /// Tasks are on their way to be submitted.
+    Submitting,
     /// A submission.
     Submitted(Submission),
     /// A lock was seen: what it says, or why it cannot be read.

@@ -61,6 +61,7 @@ impl State {
             Event::Reviewed(request, found) => self.reviewed(now, request, found.map(|found| *found), out),
             Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::EndedBefore(task, shelf) => self.need_ended(&task, shelf.into()),
+            Event::Submitting => self.quiet_since = Some(now.mono),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
             Event::OutcomeSeen(handed_in) => self.outcome_seen(now, handed_in, out),

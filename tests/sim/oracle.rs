@@ -124,8 +124,8 @@ impl Oracle {
             ));
         }
         let kernel = world.kernel.borrow();
-        // Who claimed by himself goes on when his task is cancelled: it is only taken from him.
-        let fenced = self.promises.was_cancelled(&held.task);
+        // Who claimed by himself goes on when his task is cancelled, or expires at that moment: it is only taken from him.
+        let fenced = self.promises.was_cancelled(&held.task) || self.promises.expires(&held.task);
         for before in grants.iter().filter(|grant| !(grant.over || fenced && grant.by_itself)) {
             let alive = match &before.run {
                 Some(run) => kernel.boot_id() == before.owner.boot && kernel.living(run).next().is_some(),

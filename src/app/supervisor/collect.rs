@@ -257,7 +257,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         match report {
             WriterReport::Done(Done::Stored(ticket)) => match self.leaving.end(ticket) {
                 Some(leaver) => self.has_left(now, leaver),
-                None => self.step(now, Event::Stored(ticket.0)),
+                None => {
+                    self.submit_what_counts(now, ticket.0);
+                    self.step(now, Event::Stored(ticket.0));
+                }
             },
             WriterReport::Done(Done::Refused { ticket: Some(ticket), reason }) => {
                 match self.leaving.end(ticket) {

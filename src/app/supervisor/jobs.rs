@@ -297,9 +297,10 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             None => open,
         };
         job.then.push(Change::Write { path: target, bytes: record::encode(&record) });
-        if let Err(error) = self.settle_what_was_bound(now, &record, &change, &mut job) {
-            return self.postpone(now, ticket, change, &error.to_string());
-        }
+        let counting = match self.settle_what_was_bound(now, &record, &change, &mut job) {
+            Ok(counting) => counting,
+            Err(error) => return self.postpone(now, ticket, change, &error.to_string()),
+        };
         if let Some((_, _, nonce)) = &change.settled {
             // A lock that was lost has no removal either: it would take away the next owner's.
             let lock = layout.lock(&change.task);
@@ -318,6 +319,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         for fact in change.facts {
             say(&fact);
             job.entries.push(Entry { at: now.wall, fact });
+        }
+        if !counting.is_empty() {
+            self.counting.insert(ticket, counting);
         }
         self.helpers.write(job);
     }

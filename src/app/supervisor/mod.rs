@@ -233,6 +233,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
+    /// Tasks that were submitted within others, by the ticket of the record that they wait for.
+    counting: BTreeMap<u64, Vec<(AgentName, BoundName)>>,
     /// Tasks that were submitted within others before this start, and of which the disk does not tell yet what
     /// becomes of them.
     unsettled: BTreeSet<(AgentName, BoundName)>,
@@ -299,6 +301,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             put_last: BTreeMap::new(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
+            counting: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             unread: BTreeMap::new(),
             incoming: BTreeMap::new(),

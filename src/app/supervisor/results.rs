@@ -11,6 +11,7 @@ use crate::edge::processes::Processes;
 use crate::edge::store::{Entry, ReadError, Store};
 use crate::edge::writer::{Change, Job};
 use crate::machine::effect::{Bound, BoundFate, Output, RecordChange};
+use crate::machine::event::Event;
 use crate::protocol::layout::{BoundName, Shelf};
 use crate::protocol::name::{AgentName, Kind, TaskId};
 use crate::protocol::record::{self, OUTPUT_LEN_MAX, RECORD_LEN_MAX, one_line_json};
@@ -50,7 +51,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Has the tasks submitted, or dropped, that an owner of this one submitted within it.
+    /// Has the tasks dropped that an owner of this one submitted within it, but for those that it returns: they are to
+    /// be submitted once the record is durable. Before that, a power cut may leave them and not the record.
     ///
     /// # Errors
     /// If it cannot be told for the moment which those are: nothing may be decided without them.
@@ -60,8 +62,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         record: &TaskRecord,
         change: &RecordChange,
         job: &mut Job,
-    ) -> io::Result<()> {
-        let Some(Bound { agent: owner, others, token, fate }) = &change.bound else { return Ok(()) };
+    ) -> io::Result<Vec<(AgentName, BoundName)>> {
+        let mut counting = Vec::new();
+        let Some(Bound { agent: owner, others, token, fate }) = &change.bound else { return Ok(counting) };
         let layout = &self.options.layout;
         let others = if *others { self.agents_with_bound()? } else { Vec::new() };
         for agent in others.iter().chain(owner).collect::<BTreeSet<_>>() {
@@ -81,9 +84,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 match fate {
                     BoundFate::Kept(nonce) if *nonce == name.nonce => continue,
                     BoundFate::Submitted { nonce, .. } if *nonce == name.nonce => {
-                        // After the record, which says whether it is to be done, also to a next supervisor.
-                        let part = if mutant!(BoundPublishedEarly) { &mut job.before } else { &mut job.then };
-                        part.push(Change::Link { from: from.clone(), to: layout.new_task(&name.new) });
+                        if mutant!(BoundPublishedEarly) {
+                            job.before.push(Change::Link { from, to: layout.new_task(&name.new) });
+                        } else {
+                            counting.push((agent.clone(), name));
+                        }
+                        continue;
                     }
                     // That of another claim, whose lock a power cut took, goes.
                     BoundFate::Kept(_) | BoundFate::Submitted { .. } | BoundFate::Dropped => {}
@@ -91,7 +97,16 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 job.last.push(Change::Remove { path: from });
             }
         }
-        Ok(())
+        Ok(counting)
+    }
+
+    /// A record is durable: the tasks that count with it are submitted.
+    pub(super) fn submit_what_counts(&mut self, now: Now, ticket: u64) {
+        let Some(names) = self.counting.remove(&ticket) else { return };
+        self.step(now, Event::Submitting);
+        for (agent, name) in names {
+            self.settle_one(&agent, &name, true);
+        }
     }
 
     /// Who has submitted anything within tasks.

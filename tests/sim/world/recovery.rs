@@ -1,9 +1,9 @@
 //! Recovering twice must come to what recovering once comes to.
 
-use super::{BTreeMap, Crew, DEPTH_MAX, Faults, Rc, Rng, Start, World};
+use nightcrew::protocol::record::decode;
+use nightcrew::protocol::task::{Phase, TaskRecord};
 
-/// Longer than anything waits, whatever was done to the wall clock.
-const WAITS_MS: u64 = 10 * 86_400_000;
+use super::{BTreeMap, Crew, DEPTH_MAX, Faults, Rc, Rng, Start, World};
 
 /// Steps after which a start looks whether all is at rest.
 const LOOK_STEPS: u32 = 100;
@@ -24,8 +24,13 @@ impl World {
         copy.kernel.borrow_mut().boot = self.kernel.borrow().boot;
         copy.calm.set(true);
         let depth = self.depth.replace(DEPTH_MAX);
-        let once = copy.recovered();
-        let twice = copy.recovered();
+        let mut once = copy.recovered();
+        let waiting = copy.waiting();
+        let mut twice = copy.recovered();
+        // Time goes on meanwhile.
+        let is_timeless = |path: &String| !waiting.iter().any(|record| path.ends_with(record));
+        once.retain(|path, _| is_timeless(path));
+        twice.retain(|path, _| is_timeless(path));
         self.depth.set(depth);
         if once != twice {
             for line in copy.tale() {
@@ -41,6 +46,16 @@ impl World {
         for what in copy.violations() {
             self.violate(format!("in a recovery: {what}"));
         }
+    }
+
+    /// What the records of tasks are called that wait for their time, or run out of it.
+    fn waiting(&self) -> Vec<String> {
+        let dir = self.layout.tasks();
+        let waits = |name: &String| {
+            let record = self.disk.text(&dir.join(name)).and_then(|bytes| decode::<TaskRecord>(&bytes).ok());
+            record.is_some_and(|it| it.state == Phase::Waiting || it.wishes.expires.is_some())
+        };
+        self.disk.names(&dir).into_iter().filter(waits).map(|name| format!("/{name}")).collect()
     }
 
     fn go_on_until_rest(&self, crew: &Crew) {
@@ -60,9 +75,6 @@ impl World {
             return BTreeMap::new();
         };
         *self.crew.borrow_mut() = Some(Rc::clone(&crew));
-        self.go_on_until_rest(&crew);
-        // All waits are over, and all claims old.
-        self.time.advance(WAITS_MS);
         self.go_on_until_rest(&crew);
         crew.handle.kill();
         self.kernel.borrow_mut().drop_supervisor();

@@ -145,5 +145,10 @@ fn nothing_is_recorded_while_it_cannot_be_told_what_was_submitted_within() {
     for _ in 0..10 {
         crew.turn_after(250, Vec::new());
     }
+    assert_eq!(is_done(&crew), (true, false), "before the record is durable, nothing counts");
+    let writes = |change: &Change| matches!(change, Change::Write { path, .. } if *path == done);
+    let recording = |job: &&Job| job.then.iter().any(writes);
+    let ticket = crew.told.jobs.borrow().iter().find(recording).and_then(|job| job.ticket).unwrap();
+    crew.turn_after(0, vec![Message::Writer(WriterReport::Done(Done::Stored(ticket)))]);
     assert_eq!(is_done(&crew), (true, true));
 }

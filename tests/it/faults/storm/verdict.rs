@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use nightcrew::protocol::layout::{Layout, Shelf};
+use nightcrew::protocol::layout::{BoundName, Shelf};
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::name::TaskId;
 use nightcrew::protocol::task::TaskRecord;
@@ -99,8 +99,9 @@ fn ended_here(crew: &Crew, below: &str) -> bool {
     let parts: Vec<&str> = below.split('/').collect();
     match parts[..] {
         ["tasks", "dead" | "review", _] => true,
-        ["tasks", "bound", _, file] => Layout::bound_name(file)
-            .is_some_and(|(within, ..)| crew.layout.ended(Shelf::Review, &within).exists()),
+        ["tasks", "bound", _, file] => {
+            BoundName::parse(file).is_some_and(|name| crew.layout.ended(Shelf::Review, &name.task).exists())
+        }
         // A lock that nobody holds is left where its holder was killed, and goes with the step.
         ["steps", "tasks", _, file] => {
             file.split_once('.').is_some_and(|(_, ending)| ["step", "lock"].contains(&ending))
