@@ -125,7 +125,8 @@ fn handed_on(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<Strin
             wrong.push(format!("task {id} is done, and the ledger does not tell by whom"));
             continue;
         };
-        let nothing = record.decided.iter().any(|nonce| world.oracle.borrow().said_nothing(id, nonce));
+        let by_which = record.decided.last();
+        let nothing = by_which.is_some_and(|nonce| world.oracle.borrow().said_nothing(id, nonce));
         if nothing || !world.options.cast.ends(by.as_str()).then {
             continue;
         }
@@ -170,7 +171,7 @@ fn judged(world: &World, facts: &[Fact], tasks: &Tasks, wrong: &mut Vec<String>)
     }
     for (id, record) in tasks.on(Shelf::Done) {
         let by = done_by(facts, id, record.token);
-        let is_judged = !record.decided.iter().any(|nonce| oracle.said_nothing(id, nonce));
+        let is_judged = !record.decided.last().is_some_and(|nonce| oracle.said_nothing(id, nonce));
         if is_judged && by.is_some_and(|by| world.options.cast.ends(by.as_str()).gate) {
             let result = world.disk.text(&world.layout.result(id));
             if !oracle.promises.has_passed(id, result.as_ref()) {
