@@ -81,7 +81,7 @@ pub fn last(
 }
 
 /// The last that one run printed: whole lines as far as there are any, at most `len_max` bytes, fit for a screen.
-/// What stands further back in its agent's log than [`WORDS_WITHIN_LEN`] is not looked for.
+/// What stands further back in its agent's log than `WORDS_WITHIN_LEN` is not looked for.
 ///
 /// # Errors
 /// If the log is there and cannot be read.

@@ -135,7 +135,7 @@ impl State {
         grouped.chain(named).cloned().collect()
     }
 
-    /// The requests that are being carried out and not answered yet: at most [`ASKED_MAX`].
+    /// The requests that are being carried out and not answered yet: at most 1,024.
     #[must_use]
     pub fn carried_out(&self) -> Vec<Name> {
         self.asked.keys().cloned().collect()

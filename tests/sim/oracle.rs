@@ -35,13 +35,16 @@ pub(crate) struct Grant {
     since: u64,
     /// It began to hand the task back.
     over: bool,
-    /// ... as done.
-    pub(crate) said_done: bool,
-    /// It ended with the words that there was nothing to do.
-    said_nothing: bool,
+    /// ... as done, or with the words that there was nothing to do.
+    said: Option<Meaning>,
 }
 
 impl Grant {
+    /// True if its owner said that the task is done.
+    pub(crate) fn said_done(&self) -> bool {
+        self.said.is_some()
+    }
+
     /// True if no power cut came since: then its lock was there until somebody decided about it.
     pub(crate) fn is_of_this_boot(&self, boot: &str) -> bool {
         self.owner.boot == boot
@@ -146,30 +149,31 @@ impl Oracle {
             by_itself: !cast::is_handler(held.agent.as_str()),
             since: world.time.ms(),
             over: false,
-            said_done: false,
-            said_nothing: false,
+            said: None,
         });
     }
 
     pub(crate) fn hand_in_begun(&mut self, held: &Held, verdict: Verdict) {
         if let Some(grant) = self.grant_mut(held) {
             grant.over = true;
-            grant.said_done |= verdict == Verdict::Done;
+            if verdict == Verdict::Done {
+                grant.said = Some(Meaning::Done);
+            }
         }
     }
 
     /// The process of a handler ended by itself, which says what became of its task.
     pub(crate) fn handler_exits(&mut self, held: &Held, ending: Ending) {
         if let Some(grant) = self.grant_mut(held) {
-            grant.said_nothing |= ending.meaning() == Meaning::NothingToDo;
-            grant.said_done |= ending.meaning() == Meaning::Done || grant.said_nothing;
+            let said = Some(ending.meaning());
+            grant.said = grant.said.or(said.filter(|it| matches!(it, Meaning::Done | Meaning::NothingToDo)));
         }
     }
 
     /// True if the claim of this nonce ended with the words that there was nothing to do, which no gate judges.
     pub(crate) fn said_nothing(&self, id: &TaskId, nonce: &str) -> bool {
         let mut grants = self.grants.get(id).into_iter().flatten();
-        grants.any(|grant| grant.nonce == nonce && grant.said_nothing)
+        grants.any(|grant| grant.nonce == nonce && grant.said == Some(Meaning::NothingToDo))
     }
 
     /// How often owners of a task may have died of themselves.

@@ -113,7 +113,7 @@ fn outcomes(world: &World, facts: &[Fact]) {
                     ));
                 }
                 let said = grants.iter().find(|grant| grant.token == *token && grant.nonce == *nonce);
-                if status == "done" && said.is_some_and(|grant| !grant.said_done) {
+                if status == "done" && said.is_some_and(|grant| !grant.said_done()) {
                     wrong.push(format!("{task} with token {token} is done, which its owner never said"));
                 }
                 if accepted.insert((task, *token), (status, nonce)).is_some() {

@@ -255,13 +255,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
 
     fn collect_writer(&mut self, now: Now, report: WriterReport) {
         match report {
-            WriterReport::Done(Done::Stored(ticket)) => match self.leaving.end(ticket) {
-                Some(leaver) => self.has_left(now, leaver),
-                None => {
-                    self.submit_what_counts(now, ticket.0);
-                    self.step(now, Event::Stored(ticket.0));
+            WriterReport::Done(Done::Stored(ticket)) => {
+                if let Some(leaver) = self.leaving.end(ticket) {
+                    return self.has_left(now, leaver);
                 }
-            },
+                self.submit_what_counts(now, ticket.0);
+                self.step(now, Event::Stored(ticket.0));
+            }
             WriterReport::Done(Done::Refused { ticket: Some(ticket), reason }) => {
                 match self.leaving.end(ticket) {
                     // It stays, and the next scan finds it.
