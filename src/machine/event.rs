@@ -24,6 +24,8 @@ pub struct Version {
     pub digest: String,
     /// What it declares.
     pub manifest: Manifest,
+    /// When its schedule fires, if it has one.
+    pub table: Option<Timetable>,
 }
 
 /// What is known on disk of an id that was submitted.

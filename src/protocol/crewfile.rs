@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! path = "/usr/local/bin:/usr/bin:/bin"   # the PATH of every agent
+//! timezone = "Europe/Berlin"              # of schedules whose agents name none
 //!
 //! [defaults]                              # for every agent that does not say otherwise
 //! stop_grace = "30s"
@@ -19,13 +20,14 @@
 
 use super::manifest::{
     COMMON, Defaults, ManifestError, OWN, RESERVED, Section, Vocabulary, common, count, decode, duration,
-    read, search_path,
+    read, search_path, timezone,
 };
+use super::schedule::ZoneName;
 
 /// The most tasks that `tasks_at_once` may allow.
 pub const TASKS_AT_ONCE_MAX: u32 = 4096;
 
-const KEYS: [&str; 4] = ["path", "defaults", "host", "keep"];
+const KEYS: [&str; 5] = ["path", "timezone", "defaults", "host", "keep"];
 const KEEP_KEYS: [&str; 3] = ["done", "dead", "count"];
 /// For how long what is done is kept, where nothing else is declared: 30 days.
 pub const KEEP_DONE_MS_DEFAULT: u64 = 30 * 86_400_000;
@@ -34,13 +36,15 @@ pub const KEEP_COUNT_DEFAULT: u32 = 10_000;
 /// The most that `count` may allow.
 pub const KEEP_COUNT_MAX: u32 = 1_000_000;
 const HOST_KEYS: [&str; 1] = ["tasks_at_once"];
-const RESERVED_HERE: [&str; 5] = ["timezone", "budget", "output_limit", "prices", "alerts"];
+const RESERVED_HERE: [&str; 4] = ["budget", "output_limit", "prices", "alerts"];
 
 /// What holds for the whole crew.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CrewFile {
     /// The PATH of every agent: directories joined by `:`.
     pub path: Option<String>,
+    /// The zone of schedules whose agents name none; the host's, if absent.
+    pub timezone: Option<ZoneName>,
     /// What holds for an agent that does not say otherwise.
     pub defaults: Defaults,
     /// What the machine may be asked to bear.
@@ -95,6 +99,7 @@ fn crew(section: &mut Section<'_, '_>) -> CrewFile {
     });
     CrewFile {
         path: section.get("path", search_path),
+        timezone: section.get("timezone", timezone),
         defaults: section.within("defaults", "[defaults]", defaults).unwrap_or_default(),
         host: section.within("host", "[host]", host).unwrap_or_default(),
         keep: section.within("keep", "[keep]", keep).unwrap_or_default(),

@@ -19,7 +19,7 @@ pub(crate) const COMMON: [&str; 14] = [
 ];
 
 /// The keys that only an agent's own manifest may set.
-pub(crate) const OWN: [&str; 13] = [
+pub(crate) const OWN: [&str; 22] = [
     "about",
     "enabled",
     "handles",
@@ -33,10 +33,6 @@ pub(crate) const OWN: [&str; 13] = [
     "gate",
     "then",
     "fallback",
-];
-
-/// The keys of a manifest that later versions will have.
-pub(crate) const RESERVED: [&str; 26] = [
     "schedule",
     "every",
     "at",
@@ -45,12 +41,16 @@ pub(crate) const RESERVED: [&str; 26] = [
     "catch_up",
     "catch_up_window",
     "overlap",
+    "throttle",
+];
+
+/// The keys of a manifest that later versions will have.
+pub(crate) const RESERVED: [&str; 17] = [
     "watch",
     "on_memory",
     "after",
     "debounce",
     "max_wait",
-    "throttle",
     "cpu",
     "nice",
     "user",

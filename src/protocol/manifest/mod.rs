@@ -24,6 +24,7 @@ pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
 pub use triggers::{CATCH_UP_WINDOW_MS_DEFAULT, CatchUp, Overlap, Throttle, Triggers, triggers_from_toml};
+pub(crate) use triggers::timezone;
 pub(crate) use values::{OWN_VARIABLES, count, duration, is_variable, search_path};
 
 use super::name::{AgentName, Kind, Name};
@@ -208,6 +209,8 @@ pub struct Manifest {
     pub then: Option<Kind>,
     /// Who takes its tasks while it keeps failing (a handler's).
     pub fallback: Option<AgentName>,
+    /// What starts it (a job's).
+    pub triggers: Triggers,
 }
 
 impl Default for Manifest {
@@ -221,6 +224,23 @@ impl Manifest {
     #[must_use]
     pub fn is_handler(&self) -> bool {
         !self.handles.is_empty()
+    }
+
+    /// True if it gets one process a firing. Each firing is a task, of a kind that is called like the agent.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        self.triggers.are_any()
+    }
+
+    /// What holds for the agent of this name: a job handles its own firings.
+    #[must_use]
+    pub fn of(mut self, agent: &AgentName) -> Self {
+        if self.is_job() {
+            self.handles = vec![agent.clone()];
+            self.concurrency =
+                if self.triggers.overlap == Overlap::Parallel { CONCURRENCY_MAX } else { 1 };
+        }
+        self
     }
 
     /// How often a sign of life is due, in milliseconds; `None` if that is not judged. Missing two
@@ -276,7 +296,12 @@ impl Manifest {
             pass_env,
             args: own.args.unwrap_or_default(),
             retry: Retry {
-                retries: declared.retries.or(defaults.retries).unwrap_or(RETRIES_DEFAULT),
+                // A job comes again by itself.
+                retries: if own.triggers.are_any() {
+                    declared.retries.unwrap_or(0)
+                } else {
+                    declared.retries.or(defaults.retries).unwrap_or(RETRIES_DEFAULT)
+                },
                 backoff_ms: declared
                     .backoff_ms
                     .or_else(|| defaults.backoff_ms.clone())
@@ -288,6 +313,7 @@ impl Manifest {
             gate: own.gate,
             then: own.then,
             fallback: own.fallback,
+            triggers: own.triggers,
         }
     }
 }
@@ -345,6 +371,7 @@ struct Own {
     gate: Option<Name>,
     then: Option<Kind>,
     fallback: Option<AgentName>,
+    triggers: Triggers,
 }
 
 fn manifest(section: &mut Section<'_, '_>, defaults: &Defaults) -> Manifest {
@@ -365,6 +392,7 @@ fn manifest(section: &mut Section<'_, '_>, defaults: &Defaults) -> Manifest {
         gate: section.get("gate", |value| values::name(value, "the name of a gate", "\"has-sources\"")),
         then: section.get("then", |value| values::name(value, "a kind of task", "\"publish\"")),
         fallback: section.get("fallback", |value| values::name(value, "an agent", "\"writer-lite\"")),
+        triggers: triggers::triggers(section),
     };
     let declared = common(section);
     Manifest::over(defaults, own, declared)
@@ -418,7 +446,26 @@ const HANDLERS_ONLY: [&str; 10] = [
 
 /// Refuses a key that would do nothing beside the others: what is declared is meant.
 fn check_combination(section: &mut Section<'_, '_>) {
-    let (keys, message, remedy): (&[&str], _, _) = if section.has("handles") {
+    let is_job = triggers::KINDS.iter().any(|key| section.has(key));
+    if is_job {
+        let remedy = "remove it: a job is given its firings; or move the work to an agent of its own";
+        section.refuse("handles", "only for handlers; an agent with a trigger is a job", remedy);
+    }
+    let (keys, message, remedy): (&[&str], _, _) = if is_job {
+        (
+            &[
+                "restart",
+                "heartbeat",
+                "silence",
+                "isolation_grace",
+                "concurrency",
+                "unique_for",
+                "fallback",
+            ],
+            "not for jobs, which have one process a firing",
+            "remove it; `timeout` limits a firing, and `overlap` says what becomes of the next one meanwhile",
+        )
+    } else if section.has("handles") {
         (
             &["restart", "heartbeat", "silence", "isolation_grace"],
             "only for services; an agent with `handles` has one process a task",

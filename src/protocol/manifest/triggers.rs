@@ -1,6 +1,6 @@
 //! When an agent that is a job runs: by the clock, by events, and how often at the most.
 //!
-//! The vocabulary of a manifest does not have these keys yet ([`super::keys::RESERVED`]): nothing acts on them.
+//! Those of events are reserved ([`super::keys::RESERVED`]): nothing acts on them yet.
 
 use super::report::{ManifestError, quote};
 use super::section::{Section, decode, read};
@@ -21,6 +21,9 @@ const CATCH_UP_WINDOW_MS_MAX: u64 = 366 * 86_400_000;
 const MAX_WAIT_FACTOR: u64 = 10;
 /// The most starts that a `throttle` counts.
 const THROTTLE_COUNT_MAX: u32 = 1_000;
+
+/// The keys each of which makes an agent a job.
+pub(super) const KINDS: [&str; 6] = ["schedule", "every", "at", "watch", "on_memory", "after"];
 
 /// What becomes of slots that were missed while nobody was there to fire them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +89,14 @@ pub struct Triggers {
     pub throttle: Option<Throttle>,
 }
 
+impl Triggers {
+    /// True if anything starts it.
+    #[must_use]
+    pub fn are_any(&self) -> bool {
+        !(self.clock.is_empty() && self.watch.is_empty() && self.on_memory.is_empty() && self.after.is_empty())
+    }
+}
+
 /// The triggers that a declaration has, `file` being what errors call it. Keys that are none are not looked at.
 ///
 /// # Errors
@@ -95,7 +106,7 @@ pub fn triggers_from_toml(file: &str, bytes: impl AsRef<[u8]>) -> Result<Trigger
     read(file, text, 1, triggers)
 }
 
-fn triggers(section: &mut Section<'_, '_>) -> Triggers {
+pub(super) fn triggers(section: &mut Section<'_, '_>) -> Triggers {
     check_combination(section);
     let debounce_ms = section.get("debounce", duration);
     let max_wait_ms = section.get("max_wait", duration);
@@ -223,7 +234,7 @@ fn at(value: &Value<'_>) -> Reading<Entry> {
     Civil::parse(text).map(Entry::At).or_else(|refusal| refused(value, text, refusal))
 }
 
-fn timezone(value: &Value<'_>) -> Reading<ZoneName> {
+pub(crate) fn timezone(value: &Value<'_>) -> Reading<ZoneName> {
     let text = plain(value, "a time zone", "\"Europe/Berlin\"")?;
     text.parse().or_else(|refusal| refused(value, text, refusal))
 }
