@@ -27,9 +27,10 @@ use crate::protocol::crewfile::CrewFile;
 use crate::protocol::layout::Layout;
 use crate::protocol::manifest::{Manifest, OWN_VARIABLES};
 use crate::protocol::name::{AgentName, RunId, TaskId};
+use crate::protocol::schedule::SlotId;
 use crate::protocol::variables::{
     ENV_AGENT, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE, ENV_NEEDS, ENV_NONCE, ENV_OUTPUT,
-    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_FALLBACK,
+    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_SLOT, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_FALLBACK,
     MODE_NORMAL,
 };
 
@@ -82,6 +83,8 @@ pub struct TaskFacts {
     pub output: PathBuf,
     /// The file that tells of the tasks that it needed.
     pub needs: Option<PathBuf>,
+    /// The slot that it is the firing of, if it is one.
+    pub slot: Option<SlotId>,
     /// True if the agent takes it in the place of another.
     pub fallback: bool,
 }
@@ -90,7 +93,7 @@ impl TaskFacts {
     /// The variables that tell a process of its task.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let Self { task, token, nonce, failures, payload, output, needs, .. } = self;
+        let Self { task, token, nonce, failures, payload, output, needs, slot, .. } = self;
         let mut all = vec![
             (ENV_TASK, task.as_str().into()),
             (ENV_TASK_FILE, payload.into()),
@@ -99,6 +102,7 @@ impl TaskFacts {
             (ENV_FAILURES, failures.to_string().into()),
             (ENV_OUTPUT, output.into()),
         ];
+        all.extend(slot.iter().map(|slot| (ENV_SLOT, slot.to_string().into())));
         all.extend(needs.iter().map(|path| (ENV_NEEDS, path.into())));
         all
     }
@@ -261,6 +265,7 @@ mod tests {
     #[test]
     fn a_handler_is_told_of_its_task() {
         let task = TaskFacts {
+            slot: None,
             needs: Some("/crew/state/tmp/writer/RUN1.needs".into()),
             fallback: true,
             task: "t1".parse().unwrap(),

@@ -116,6 +116,7 @@ fn with_payload<S: Store>(
     client.ensure_dir(parent(&output))?;
     let facts = TaskFacts {
         needs: None,
+        slot: None,
         fallback: false,
         task: held.task.clone(),
         token: held.token,

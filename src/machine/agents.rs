@@ -135,6 +135,7 @@ impl State {
         for kind in before.iter().flat_map(|version| &version.manifest.handles).cloned().chain(kinds) {
             out.push(Effect::ShowReady(kind));
         }
+        self.schedule(now, name, out);
         self.stop_what_is_outdated(now, name, out);
     }
 
@@ -156,6 +157,7 @@ impl State {
         let agent = self.agent_mut(now, name);
         let version = agent.accepted.take();
         agent.since = now.wall;
+        self.unschedule(name);
         out.push(Effect::Note(Fact::Removed { agent: name.clone() }));
         for kind in version.iter().flat_map(|version| &version.manifest.handles) {
             out.push(Effect::ShowReady(kind.clone()));

@@ -115,6 +115,12 @@ pub(super) fn follow(
             });
             (made.map_or(Next::Done(until), Next::Gated), None)
         }
+        // A firing that is known to have begun is not fired again, but for the retries that its job declares.
+        Conclusion::Returned { why, .. } if claim.has_begun && manifest.is_some_and(Manifest::is_job) => {
+            task.failures = task.failures.saturating_add(1);
+            let wait = manifest.and_then(|manifest| manifest.retry.wait_ms(task.failures));
+            (again(wait.map(|bound| full_jitter(bound, jitter))), kept(&format!("it was cut short: {why}")))
+        }
         Conclusion::Returned { why, died } => {
             task.deaths = task.deaths.saturating_add(u8::from(*died));
             if *died && task.deaths >= DEATHS_MAX {

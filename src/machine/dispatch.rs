@@ -137,6 +137,7 @@ impl State {
             ages: false,
             renewed: now.mono,
             began: now.wall,
+            has_begun: false,
             words: String::new(),
             peak_memory: None,
             fate: None,
@@ -154,12 +155,13 @@ impl State {
     }
 
     /// The process of a handler is known: its lock names it from now on.
-    pub(super) fn name_owner(&self, id: &TaskId, run: &RunId, process: &Identity, out: &mut Out) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let Stage::Held(claim) = &task.stage else { return };
+    pub(super) fn name_owner(&mut self, id: &TaskId, run: &RunId, process: &Identity, out: &mut Out) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let Stage::Held(claim) = &mut task.stage else { return };
         if claim.owner != Owner::Run(run.clone()) {
             return;
         }
+        claim.has_begun = true;
         let Some(holder) = self.runs.get(run) else { return };
         out.push(Effect::NameOwner(Lock {
             v: VERSION,

@@ -2,6 +2,8 @@
 
 use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::Fact;
+use crate::protocol::schedule::SlotId;
+use crate::protocol::trigger::TriggerRecord;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::Identity;
 use crate::protocol::task::{Attempt, Lock, Made, Phase};
@@ -200,6 +202,10 @@ pub enum Effect {
         /// What to record, unless the ledger tells of it already.
         fact: Option<Fact>,
     },
+    /// Submit the firing of a slot, not to be begun before this.
+    Fire(SlotId, Option<Wall>),
+    /// Remember how far a job's schedule is decided about.
+    KeepTrigger(AgentName, TriggerRecord),
     /// Put a submission aside that can never be done, with the reason.
     RejectSubmission(TaskId, String),
     /// Remove a submission that was decided already; what to record, if anything.

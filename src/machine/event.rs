@@ -14,6 +14,9 @@ use crate::protocol::request::Request;
 use crate::protocol::status::Refusal;
 use crate::protocol::task::{Lock, Made, Outcome, Phase, Wishes};
 use crate::protocol::time::Wall;
+use crate::protocol::trigger::TriggerRecord;
+
+use super::timetable::Timetable;
 
 /// An agent's file and manifest, found fit to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,6 +204,8 @@ pub enum Event {
     TaskFound(Box<Found>),
     /// A task counted as open, because it could not be told, and is found to have ended: where it lies.
     EndedBefore(TaskId, Shelf),
+    /// What an earlier supervisor decided about a job's schedule.
+    TriggerFound(AgentName, TriggerRecord),
     /// Tasks are on their way to be submitted.
     Submitting,
     /// A submission.

@@ -8,6 +8,7 @@ pub mod catch_up;
 pub mod effect;
 pub mod event;
 pub mod jitter;
+mod jobs;
 pub mod memory;
 pub mod timetable;
 pub mod triggers;
@@ -61,6 +62,7 @@ impl State {
             Event::Reviewed(request, found) => self.reviewed(now, request, found.map(|found| *found), out),
             Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::EndedBefore(task, shelf) => self.need_ended(&task, shelf.into()),
+            Event::TriggerFound(agent, record) => self.trigger_found(agent, record),
             Event::Submitting => self.quiet_since = Some(now.mono),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
@@ -96,6 +98,7 @@ impl State {
         self.settle_due(now, out);
         self.rests_over(now);
         self.run_deadlines(now, out);
+        self.slots_due(now, out);
         self.tasks_due(now, out);
         self.start_due(now, out);
         self.dispatch(now, out);
@@ -107,8 +110,14 @@ impl State {
     /// When the machine wants to step next though nothing happened; `None` if never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        [self.next_settling(), self.next_run_deadline(), self.next_task_deadline(), self.next_idle_check()]
-            .into_iter()
+        [
+            self.next_settling(),
+            self.next_run_deadline(),
+            self.next_slot_deadline(),
+            self.next_task_deadline(),
+            self.next_idle_check(),
+        ]
+        .into_iter()
             .flatten()
             .min()
     }

@@ -11,12 +11,14 @@ use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::{Ending, Identity};
 use crate::protocol::status::Refusal;
 use crate::protocol::time::{Mono, Now, Wall};
+use crate::protocol::trigger::TriggerRecord;
 
 pub(super) use super::task::{
     Claim, Conclusion, End, EndedNeed, More, Owner, Rank, Stage, Task, Then, Writing,
 };
 
 use super::control::Asked;
+use super::jobs::Job;
 use super::event::Version;
 
 /// What the machine is told once, at its start.
@@ -315,6 +317,14 @@ pub struct State {
     /// What an earlier supervisor left was looked at, locks and outcomes too: until then nothing is given out or up.
     pub(super) begun: bool,
     pub(super) stopped: BTreeMap<AgentName, String>,
+    /// What is known of the schedules of jobs.
+    pub(super) jobs: BTreeMap<AgentName, Job>,
+    /// What the disk tells of agents that are no jobs, or not seen yet.
+    pub(super) triggers_found: BTreeMap<AgentName, TriggerRecord>,
+    /// When which job's next slot comes.
+    pub(super) slots_due: BTreeSet<(Wall, AgentName)>,
+    /// By how much the wall clock ran ahead of the other one at the last step.
+    pub(super) apart: Option<i64>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// The kinds of the tasks that were seen.
@@ -371,6 +381,10 @@ impl State {
             agents_looked: false,
             begun: false,
             stopped: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            triggers_found: BTreeMap::new(),
+            slots_due: BTreeSet::new(),
+            apart: None,
             runs: BTreeMap::new(),
             tasks: BTreeMap::new(),
             kinds: BTreeSet::new(),

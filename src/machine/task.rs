@@ -64,6 +64,8 @@ pub(super) struct Claim {
     pub renewed: Mono,
     /// Since when it is held.
     pub began: Wall,
+    /// Whether a process is known to have begun with it.
+    pub has_begun: bool,
     /// What its owner printed last, once that is gone.
     pub words: String,
     /// The most memory that its owner was seen to take, in bytes, where that is measured; once that is gone.
@@ -83,6 +85,7 @@ impl Claim {
             ages: false,
             renewed: now.mono,
             began: now.wall,
+            has_begun: true,
             words: String::new(),
             peak_memory: None,
             fate: None,

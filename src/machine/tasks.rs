@@ -133,12 +133,18 @@ impl State {
         if let Some(at) = task.more.as_ref().and_then(|more| more.expires) {
             self.expiring.insert((at, id.clone()));
         }
+        if let Some(job) = self.jobs.get_mut(&task.kind) {
+            job.open.insert(id.clone());
+        }
         self.tasks.insert(id, task);
     }
 
     /// Lets go of a task that is open no more.
     fn take_out(&mut self, id: &TaskId) -> Option<Task> {
         let task = self.tasks.remove(id)?;
+        if let Some(job) = self.jobs.get_mut(&task.kind) {
+            job.open.remove(id);
+        }
         self.aging.remove(id);
         self.cancelling.remove(id);
         self.to_cancel.remove(id);
@@ -236,6 +242,9 @@ impl State {
         let Stage::Pending(recording) = &mut task.stage else { return };
         if recording.ticket != ticket {
             return;
+        }
+        if matches!(recording.writing, Writing::Admission) && let Some(job) = self.jobs.get_mut(&task.kind) {
+            job.is_durable(&task.kind, out);
         }
         let (seen, handed_in) = (recording.seen.take(), recording.handed_in.take());
         match recording.then.clone() {

@@ -25,7 +25,7 @@ const SEARCH_S_MAX: i64 = 41 * 366 * 86_400;
 const STRETCHES_MAX: usize = 1_000;
 
 /// A schedule and the zone that it is read in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Timetable {
     entries: Vec<Entry>,
     zone: TimeZone,
@@ -54,6 +54,13 @@ impl Timetable {
     #[must_use]
     pub fn new(entries: Vec<Entry>, zone: TimeZone) -> Self {
         Self { entries, zone }
+    }
+
+    /// What it was declared as, with the zone: of a schedule that was declared otherwise, nothing is known.
+    #[must_use]
+    pub fn declared(&self) -> String {
+        let entries: Vec<String> = self.entries.iter().map(Entry::to_string).collect();
+        format!("{} ({})", entries.join("; "), self.zone.iana_name().unwrap_or("the zone of this host"))
     }
 
     /// The first slot after `after`; `None` if none comes within 41 years.

@@ -1,5 +1,6 @@
 //! What the machine shows of itself: the status of each agent and of the whole.
 
+use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{AgentName, Kind, RunId, TaskId};
 use crate::protocol::record::VERSION;
 use crate::protocol::status::{AgentStatus, RunStatus, Standing};
@@ -50,7 +51,7 @@ impl State {
             state,
             why,
             since: runs.first().map_or(agent.since, |run| run.started.wall),
-            kind: manifest.map_or("unknown", |m| if m.is_handler() { "handler" } else { "service" }).into(),
+            kind: manifest.map_or("unknown", Manifest::kind).into(),
             about: manifest.map(|m| m.about.clone()).unwrap_or_default(),
             handles: manifest.map(|m| m.handles.clone()).unwrap_or_default(),
             liveness: liveness_words(agent, &runs),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{AgentName, Key, Kind, RunId, TaskId};
 use super::process::{Ending, Identity};
+use super::schedule::SlotId;
 use super::time::{Wall, show_duration};
 
 /// One line of the ledger, without its frame.
@@ -112,6 +113,10 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         nonce: String,
     },
+    /// A slot of a job came, and is not fired.
+    SlotSkipped { slot: SlotId, why: String },
+    /// Slots of a job came while nobody was there to fire them, and stay missed.
+    SlotsMissed { first: SlotId, last: SlotId, count: usize },
     /// Something an agent or operator handed in was refused.
     Rejected { what: String, name: String, reason: String },
     /// A run holds a task.
@@ -219,6 +224,11 @@ impl fmt::Display for Fact {
             | Self::Judged { .. }
             | Self::OutcomeRefused { .. }
             | Self::Vacated { .. } => self.write_of_task(f),
+            Self::SlotSkipped { slot, why } => write!(f, "{slot} is skipped: {why}"),
+            Self::SlotsMissed { first, count: 1, .. } => write!(f, "{first} was missed"),
+            Self::SlotsMissed { first, last, count } => {
+                write!(f, "{count} slots from {first} to {last} were missed")
+            }
             Self::Updated { agent, op, key, .. } => write!(f, "memory: {op} {key}, by {agent}"),
             Self::UpdateRejected { agent, seq, reason } => {
                 write!(f, "memory: update {seq} of {agent} is rejected: {reason}")
@@ -274,6 +284,8 @@ impl Fact {
             | Self::Refused { .. }
             | Self::Accepted { .. }
             | Self::Removed { .. }
+            | Self::SlotSkipped { .. }
+            | Self::SlotsMissed { .. }
             | Self::Updated { .. }
             | Self::UpdateRejected { .. }
             | Self::UpdateGap { .. }
@@ -289,7 +301,7 @@ mod tests {
     use super::*;
 
     /// Lines as earlier builds wrote them, without `at`. They are never edited, only added to.
-    const GOLDEN: [&str; 36] = [
+    const GOLDEN: [&str; 38] = [
         r#""event":"supervisor_started","pid":1,"version":"0.1.0""#,
         r#""event":"supervisor_stopped","why":"w""#,
         r#""event":"supervisor_paused","gap_ms":9"#,
@@ -312,6 +324,8 @@ mod tests {
         r#""event":"submitted","task":"t","kind":"k","token":3,"by":"operator""#,
         r#""event":"duplicate","task":"t","of":"done""#,
         r#""event":"replayed","task":"t","kind":"k","token":3"#,
+        r#""event":"slot_skipped","slot":"a@2026-11-20T04:00Z","why":"w""#,
+        r#""event":"slots_missed","first":"a@2026-11-20T04:00Z","last":"a@2026-11-20T05:00Z","count":2"#,
         r#""event":"rejected","what":"task","name":"n","reason":"r""#,
         r#""event":"claimed","task":"t","token":3,"agent":"a""#,
         r#""event":"claimed","task":"t","token":3,"agent":"a","run":"R1""#,

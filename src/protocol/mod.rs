@@ -25,5 +25,6 @@ pub mod step;
 pub mod task;
 pub mod time;
 pub mod tokens;
+pub mod trigger;
 pub mod update;
 pub mod variables;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::layout::parse_claim_name;
+use super::schedule::SlotId;
 use super::name::{AgentName, Kind, Name, RunId, TaskId};
 use super::process::Identity;
 use super::record::VERSION;
@@ -174,6 +175,9 @@ pub struct TaskRecord {
     /// Who submitted it: an agent's name, or `operator`.
     #[serde(default)]
     pub by: String,
+    /// The slot of its job that it is the firing of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<SlotId>,
     /// What its submitter asked for; of `not_before`, what holds by now.
     #[serde(flatten)]
     pub wishes: Wishes,
@@ -211,6 +215,8 @@ fn is_not(flag: &bool) -> bool {
 
 /// What a submitter's identity field says when no agent submitted.
 pub const OPERATOR: &str = "operator";
+/// What it says of a slot that was fired.
+pub const SCHEDULE: &str = "schedule";
 
 impl TaskRecord {
     /// A fresh submission.
@@ -237,6 +243,7 @@ impl TaskRecord {
             replays: 0,
             at,
             by,
+            slot: None,
             wishes,
             made: None,
             ended: None,

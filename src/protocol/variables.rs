@@ -24,6 +24,8 @@ pub const ENV_MODE: &str = "NIGHTCREW_MODE";
 pub const MODE_NORMAL: &str = "normal";
 /// The value of [`ENV_MODE`]: in the place of an agent that keeps failing.
 pub const MODE_FALLBACK: &str = "fallback";
+/// `NIGHTCREW_SLOT`: the slot of its schedule that a job is fired for, such as `digest@2026-11-20T07:00Z`.
+pub const ENV_SLOT: &str = "NIGHTCREW_SLOT";
 /// `NIGHTCREW_NEEDS`: the file that tells of the tasks that this one needed, where there are any.
 pub const ENV_NEEDS: &str = "NIGHTCREW_NEEDS";
 /// `NIGHTCREW_TASK`: the id of the task that this process is for.

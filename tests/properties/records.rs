@@ -103,7 +103,9 @@ fn task() -> impl Strategy<Value = Written> {
             let (id, token, nonce, kind, state, failures, deferrals, at) = head;
             let (by, not_before, ended, decided, attempts, payload) = rest;
             let payload = to_raw_value(&payload).expect("JSON");
+            let slot = "a@2026-11-20T04:00Z".parse().ok().filter(|_| ended.is_some());
             let record = TaskRecord {
+                slot,
                 v: 1,
                 id,
                 token,

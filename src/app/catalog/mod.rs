@@ -14,6 +14,7 @@ mod look;
 mod offer;
 mod reload;
 mod shebang;
+mod clock;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use crate::edge::store::Store;
 use crate::edge::watches::Scope;
 use crate::protocol::layout::Layout;
+use crate::machine::timetable::Timetable;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::AgentName;
 use crate::protocol::status::Refusal;
@@ -53,6 +55,8 @@ pub struct Offer {
     pub digest: String,
     /// What it declares.
     pub manifest: Manifest,
+    /// When its schedule fires, if it has one.
+    pub table: Option<Timetable>,
     /// Program (absolute) and arguments.
     pub argv: Vec<OsString>,
     /// Its working directory (absolute), where that is not the crew.

@@ -11,6 +11,7 @@ use crate::protocol::name::AgentName;
 use crate::protocol::record::SMALL_LEN_MAX;
 use crate::protocol::status::Refusal;
 
+use super::clock::timetable;
 use super::digest::Version;
 use super::judge::{
     Covered, Declaration, Judge, Program, command_on_path, interpreter_is_there, misdeclared, read_trusted,
@@ -76,7 +77,8 @@ impl<S: Store> Judge<'_, S> {
             version.add("reload_on", digest.map_err(complain)?.as_bytes());
         }
         let digest = version.finish();
-        Ok(Offer { agent, file, digest, manifest, argv, workdir, dot_env, env_file, warnings })
+        let table = timetable(&manifest, self.terms.crew_file.timezone.as_ref()).map_err(complain)?;
+        Ok(Offer { agent, file, digest, manifest, table, argv, workdir, dot_env, env_file, warnings })
     }
 
     /// What the agent declares, and the file in which it does.
@@ -89,7 +91,7 @@ impl<S: Store> Judge<'_, S> {
         let defaults = &self.terms.crew_file.defaults;
         match (program, declaration) {
             (Some(program), None) => manifest::from_script(&program.file, &program.content.head, defaults)
-                .map(|manifest| (manifest, program.file.clone()))
+                .map(|manifest| (manifest.of(agent), program.file.clone()))
                 .map_err(|errors| misdeclared(&errors, &program.file)),
             (program, Some(declaration)) => {
                 let file = &declaration.file;
@@ -106,7 +108,7 @@ impl<S: Store> Judge<'_, S> {
                         format!("add command = [\"…\"] to {file}, or put the script there and chmod +x it"),
                     )
                     .about(file)),
-                    (Some(_), None) | (None, Some(_)) => Ok((manifest, file.clone())),
+                    (Some(_), None) | (None, Some(_)) => Ok((manifest.of(agent), file.clone())),
                 }
             }
             (None, None) => Err(Problem::new("there is nothing to run", "put an executable into agents/")

@@ -97,7 +97,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 continue;
             };
             match self.read_record::<TaskRecord>(now, &path, RECORD_LEN_MAX * 2) {
-                Reading::Whole(record) if record.id == id => self.submission(now, record),
+                Reading::Whole(record) if record.id == id => drop(self.submission(now, record)),
                 Reading::Whole(_) => self.reject(now, &path, "submission", "its id is not its file's name"),
                 Reading::Nothing => {}
                 Reading::Bad(why) => self.reject(now, &path, "submission", &why),
@@ -106,11 +106,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.to_look_at.new_tasks.append(&mut hinted);
     }
 
-    fn submission(&mut self, now: Now, mut record: TaskRecord) {
+    /// Has a submission decided about.
+    /// False if it cannot be told for the moment what its id stands for: the next look asks again.
+    pub(super) fn submission(&mut self, now: Now, mut record: TaskRecord) -> bool {
         let id = record.id.clone();
         // The scan finds it, once it is known what its id stands for.
         if self.unread.contains_key(&id) {
-            return;
+            return false;
         }
         let ended = match self.ended_record(&id) {
             Ok(ended) => ended.map(|(shelf, record)| Ended {
@@ -120,22 +122,29 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 unique_until: record.unique_until,
             }),
             // Whether it is a duplicate cannot be told; the next scan asks again.
-            Err(why) => return log::error!("{why}; task {id} is looked at again"),
+            Err(why) => {
+                log::error!("{why}; task {id} is looked at again");
+                return false;
+            }
         };
         if record.wishes.needs.len() > NEEDS_MAX {
             let path = self.options.layout.new_task(&id);
             let why = format!("it needs {} tasks, where {NEEDS_MAX} are allowed", record.wishes.needs.len());
-            return self.reject(now, &path, "submission", &why);
+            self.reject(now, &path, "submission", &why);
+            return true;
         }
         // What nests deeper than any handler's parser goes is refused here, not handed on.
         if let Err(error) = serde_json::from_str::<Value>(record.payload.get()) {
             let path = self.options.layout.new_task(&id);
             self.reject(now, &path, "submission", &format!("its payload: {error}"));
-            return;
+            return true;
         }
         let needs = match self.needs_of(&record) {
             Ok(needs) => needs,
-            Err(why) => return log::error!("{why}; task {id} is looked at again"),
+            Err(why) => {
+                log::error!("{why}; task {id} is looked at again");
+                return false;
+            }
         };
         let was_admitted = record.token > 0 || record.state != Phase::New;
         // Whoever moved it back wants it done: it would be a dead letter again at once.
@@ -161,6 +170,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.incoming.insert(id.clone(), record);
         self.step(now, Event::Submitted(submission));
         self.incoming.remove(&id);
+        true
     }
 
     pub(super) fn look_at_locks(&mut self, now: Now) {

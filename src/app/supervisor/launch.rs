@@ -11,6 +11,7 @@ use crate::machine::effect::{Grant, Mode};
 use crate::protocol::layout::Shelf;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{RunId, TaskId};
+use crate::protocol::schedule::SlotId;
 use crate::protocol::task::Made;
 use crate::protocol::variables::{ENV_TASK, ENV_TASK_FILE};
 
@@ -18,7 +19,13 @@ use super::{Helpers, Supervisor};
 
 impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
     /// The process of one run: a service's, or a handler's with the task it is granted.
-    pub(super) fn launch_of(&self, run: &RunId, offer: &Offer, grant: Option<&Grant>) -> Launch {
+    pub(super) fn launch_of(
+        &self,
+        run: &RunId,
+        offer: &Offer,
+        grant: Option<&Grant>,
+        slot: Option<SlotId>,
+    ) -> Launch {
         let layout = &self.options.layout;
         let agent = &offer.agent;
         let payload = layout.payload(agent, run);
@@ -30,6 +37,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             payload: payload.clone(),
             output: layout.output(agent, &grant.lock.task, grant.lock.token),
             needs: Some(layout.needs(agent, run)).filter(|path| self.is_there(path)),
+            slot,
             fallback: grant.mode == Mode::Fallback,
         });
         // A handler may have several runs at once, and its beats are its own affair: a file each.

@@ -237,6 +237,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                     file: offer.file.clone(),
                     digest: digest.clone(),
                     manifest: offer.manifest.clone(),
+                    table: offer.table.clone(),
                 };
                 // Of a file that changes again and again only this version can still be adopted.
                 let running = self.state.digest_of(&agent);

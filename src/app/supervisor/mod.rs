@@ -11,6 +11,7 @@
 
 mod collect;
 pub mod eyes;
+pub mod firing;
 mod inbox;
 mod jobs;
 mod launch;
@@ -233,6 +234,8 @@ pub struct Supervisor<S: Store, C, P, H> {
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
+    /// Firings of slots that are to be submitted.
+    fired: Vec<TaskRecord>,
     /// Tasks that were submitted within others, by the ticket of the record that they wait for.
     counting: BTreeMap<u64, Vec<(AgentName, BoundName)>>,
     /// Tasks that were submitted within others before this start, and of which the disk does not tell yet what
@@ -301,6 +304,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             put_last: BTreeMap::new(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
+            fired: Vec::new(),
             counting: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             unread: BTreeMap::new(),
@@ -349,6 +353,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.tidy_at_times(now);
         }
         self.record_postponed(now);
+        self.submit_fired(now);
         self.look(now);
         self.step(now, Event::Tick);
         self.publish(now);

@@ -51,6 +51,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             | Effect::Admit { .. }
             | Effect::DropSubmission(..)
             | Effect::RejectSubmission(..)
+            | Effect::Fire(..)
+            | Effect::KeepTrigger(..)
             | Effect::Record(..)
             | Effect::NameOwner(_)
             | Effect::RemoveLock(..)
@@ -88,6 +90,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Effect::Admit { ticket, task, token, phase, replaces, fact } => {
                 self.admit(now, ticket, &task, Admission { token, phase, replaces, fact });
             }
+            Effect::Fire(slot, not_before) => self.fire(now, &slot, not_before),
+            Effect::KeepTrigger(agent, record) => self.keep_trigger(&agent, &record),
             Effect::RejectSubmission(task, why) => {
                 let path = self.options.layout.new_task(&task);
                 self.reject(now, &path, "submission", &why);
@@ -155,12 +159,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 return;
             }
         }
-        if let Some(grant) = grant
-            && !self.lay_out_task(&run, agent, grant, events)
-        {
-            return;
+        let mut slot = None;
+        if let Some(grant) = grant {
+            let Some(record) = self.lay_out_task(&run, agent, grant, events) else { return };
+            slot = record.slot;
         }
-        let launch = self.launch_of(&run, &offer, grant);
+        let launch = self.launch_of(&run, &offer, grant, slot);
         self.processes.order(Order::Spawn(Box::new(launch)));
     }
 
@@ -185,19 +189,19 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         agent: &AgentName,
         grant: &Grant,
         events: &mut VecDeque<Event>,
-    ) -> bool {
+    ) -> Option<TaskRecord> {
         let task = grant.lock.task.clone();
         let record = match self.read_task(&task) {
             Ok(record) => record,
             // It is given out again later.
             Err(Unread::ForNow(why)) => {
                 events.push_back(Event::DispatchFailed(run.clone(), why));
-                return false;
+                return None;
             }
             Err(Unread::Lost(why)) => {
                 events.push_back(Event::TaskLost(task, why.clone()));
                 events.push_back(Event::DispatchFailed(run.clone(), why));
-                return false;
+                return None;
             }
         };
         let payload = self.options.layout.payload(agent, run);
@@ -210,9 +214,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 self.to_look_at.locks.insert(task);
             }
-            return false;
+            return None;
         }
-        true
+        Some(record)
     }
 
     /// Tells what became of the tasks that one needed: `{"ID":{"state":"done","output":"FILE"},…}`.
@@ -339,6 +343,8 @@ pub(super) fn say(fact: &Fact) {
         | Fact::UpdateGap { .. }
         | Fact::RemnantsKilled { .. }
         | Fact::GivenUp { .. }
+        | Fact::SlotSkipped { .. }
+        | Fact::SlotsMissed { .. }
         | Fact::Isolated { .. } => log::warn!("{fact}"),
         // An alert is said where it is opened.
         Fact::Alert { .. } => {}

@@ -53,6 +53,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.step(now, Event::SurvivorFound(run, agent, root));
         }
         self.recover_finished(now);
+        self.recover_triggers(now)?;
         self.look_at_switches(now);
         // Before the tasks, some of which need what lies there.
         self.clear_shelves();

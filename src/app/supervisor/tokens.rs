@@ -95,6 +95,8 @@ fn token_in(fact: &Fact) -> Option<u64> {
         | Fact::Refused { .. }
         | Fact::Accepted { .. }
         | Fact::Removed { .. }
+        | Fact::SlotSkipped { .. }
+        | Fact::SlotsMissed { .. }
         | Fact::Duplicate { .. }
         | Fact::Rejected { .. }
         // It bears whatever somebody wrote.

@@ -6,6 +6,7 @@ mod bounds;
 mod claims;
 mod control;
 mod gates;
+mod jobs;
 mod liveness;
 mod random;
 mod services;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use super::effect::{Grant, RecordChange};
 use super::event::{HandedIn, Submission, Version};
+use super::timetable::Timetable;
 use super::*;
 use crate::protocol::ledger::Fact;
 use crate::protocol::manifest::Manifest;
@@ -28,6 +30,8 @@ use crate::protocol::time::Wall;
 
 const BOOT: &str = "boot";
 const NS: u64 = 7;
+/// A million milliseconds later it is 2023-11-14T22:30:00Z.
+const EPOCH: i64 = 1_700_000_000_000;
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -42,7 +46,9 @@ fn setup() -> Setup {
 }
 
 fn version(digest: &str, manifest: Manifest) -> Arc<Version> {
-    Arc::new(Version { file: "agents/x".into(), digest: digest.into(), manifest })
+    let clock = manifest.triggers.clock.clone();
+    let table = (!clock.is_empty()).then(|| Timetable::new(clock, jiff::tz::TimeZone::UTC));
+    Arc::new(Version { file: "agents/x".into(), digest: digest.into(), manifest, table })
 }
 
 fn service() -> Manifest {
@@ -57,6 +63,8 @@ fn handler(kind: &str) -> Manifest {
 struct Story {
     state: State,
     at: u64,
+    /// What the wall clock showed when that was nothing.
+    epoch: i64,
     /// What the last call brought about.
     news: Vec<Effect>,
     pids: u32,
@@ -68,7 +76,7 @@ impl Story {
     }
 
     fn with(setup: Setup) -> Self {
-        let mut story = Self { state: State::new(setup), at: 1_000_000, news: Vec::new(), pids: 1 };
+        let mut story = Self { state: State::new(setup), at: 1_000_000, epoch: EPOCH, news: Vec::new(), pids: 1 };
         story.tell(Event::AgentsLooked).tell(Event::Tick);
         story
     }
@@ -79,7 +87,7 @@ impl Story {
     }
 
     fn now(&self) -> Now {
-        Now { mono: Mono(self.at), wall: Wall(1_700_000_000_000 + i64::try_from(self.at).unwrap()) }
+        Now { mono: Mono(self.at), wall: Wall(self.epoch + i64::try_from(self.at).unwrap()) }
     }
 
     fn tell(&mut self, event: Event) -> &mut Self {

@@ -120,6 +120,16 @@ impl Layout {
     pub fn finished(&self, agent: &AgentName) -> PathBuf {
         below(&self.finished_dir(), agent.as_str())
     }
+    /// `state/triggers/`
+    #[must_use]
+    pub fn triggers(&self) -> PathBuf {
+        below(&self.state, "triggers")
+    }
+    /// `state/triggers/NAME.json`: how far a job's schedule is decided about.
+    #[must_use]
+    pub fn trigger(&self, agent: &AgentName) -> PathBuf {
+        below(&self.triggers(), format!("{agent}.json"))
+    }
     /// `state/requests/`
     #[must_use]
     pub fn requests(&self) -> PathBuf {
@@ -255,6 +265,7 @@ impl Layout {
             self.state(),
             self.stopped_dir(),
             self.finished_dir(),
+            self.triggers(),
             self.requests(),
             self.answers(),
             self.tasks(),

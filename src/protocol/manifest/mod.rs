@@ -232,6 +232,16 @@ impl Manifest {
         self.triggers.are_any()
     }
 
+    /// What it is, in one word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match (self.is_job(), self.is_handler()) {
+            (true, _) => "job",
+            (false, true) => "handler",
+            (false, false) => "service",
+        }
+    }
+
     /// What holds for the agent of this name: a job handles its own firings.
     #[must_use]
     pub fn of(mut self, agent: &AgentName) -> Self {

@@ -36,6 +36,17 @@ pub enum Entry {
     At(Civil),
 }
 
+/// As it stands in a manifest.
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cron(cron) => f.write_str(cron.as_str()),
+            Self::Every(seconds) => write!(f, "every {seconds}s"),
+            Self::At(civil) => write!(f, "at {}", words::civil(*civil)),
+        }
+    }
+}
+
 /// What is wrong with a schedule, and what to do about it: fragments of a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -4,15 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::protocol::name::AgentName;
+use crate::protocol::name::{AgentName, TaskId};
+use crate::protocol::task::id_from_key;
 use crate::protocol::time::Wall;
 
 /// One time at which a schedule fires: a whole second, written in UTC, as `2026-11-20T04:00Z`, with seconds only
 /// where there are any.
 ///
 /// Times that coincide are one slot, whichever entries of a schedule they came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Slot(Timestamp);
 
 impl Slot {
@@ -42,6 +45,20 @@ impl fmt::Display for Slot {
     }
 }
 
+impl From<Slot> for String {
+    fn from(slot: Slot) -> Self {
+        slot.to_string()
+    }
+}
+
+impl TryFrom<String> for Slot {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 impl FromStr for Slot {
     type Err = String;
 
@@ -54,7 +71,8 @@ impl FromStr for Slot {
 }
 
 /// A slot of an agent, as it stands in records and in `$NIGHTCREW_SLOT`: `research@2026-11-20T04:00Z`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct SlotId {
     /// Whose it is.
     pub agent: AgentName,
@@ -65,6 +83,30 @@ pub struct SlotId {
 impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.agent, self.slot)
+    }
+}
+
+impl SlotId {
+    /// The task as which it is fired, one and the same for ever: `research-2026-11-20T04-00Z`.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        let readable = format!("{}-{}", self.agent, self.slot).replace(':', "-");
+        // Beside a long name there is no room for the time.
+        readable.parse().unwrap_or_else(|_| id_from_key(&self.agent, &self.to_string()))
+    }
+}
+
+impl From<SlotId> for String {
+    fn from(slot: SlotId) -> Self {
+        slot.to_string()
+    }
+}
+
+impl TryFrom<String> for SlotId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -96,7 +138,11 @@ mod tests {
             assert_eq!(text.parse(), Ok(slot));
             let id = SlotId { agent: "research".parse().unwrap(), slot };
             assert_eq!(id.to_string(), format!("research@{text}"));
-            assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(id.to_string().parse(), Ok(id.clone()));
+            let task = id.task();
+            assert_eq!(task.as_str(), format!("research-{text}").replace(':', "-"));
+            let long = SlotId { agent: "a".repeat(60).parse().unwrap(), slot };
+            assert_eq!(long.task().as_str().len(), 16);
         }
         for other in
             ["2026-11-20T04:00:00Z", "2026-11-20T05:00+01:00", "2026-11-20 04:00Z", "2026-11-20T04:00", ""]

@@ -1,6 +1,6 @@
 //! A schedule in words, for people.
 
-use super::{DAY_S, Entry};
+use super::{Civil, Entry};
 use crate::protocol::time::show_duration;
 
 /// What a schedule says, in English, with the zone that it is read in: `at 04:00; every 10m (Europe/Berlin)`.
@@ -14,12 +14,14 @@ fn words(entry: &Entry) -> String {
     match entry {
         Entry::Cron(cron) => cron.words().to_owned(),
         Entry::Every(seconds) => format!("every {}", show_duration(seconds.saturating_mul(1000))),
-        Entry::At(civil) => {
-            let (day, second) = civil.split();
-            // A day without changes of offset is one of UTC.
-            let at = jiff::Timestamp::from_second(day * DAY_S + second).unwrap_or_default();
-            let format = if second % 60 == 0 { "%Y-%m-%d at %H:%M" } else { "%Y-%m-%d at %H:%M:%S" };
-            format!("once, on {}", at.strftime(format))
-        }
+        Entry::At(at) => format!("once, on {}", civil(*at).replace('T', " at ")),
     }
+}
+
+/// A point of the local calendar, as it is written in a manifest.
+pub(super) fn civil(civil: Civil) -> String {
+    // A day without changes of offset is one of UTC.
+    let at = jiff::Timestamp::from_second(civil.0).unwrap_or_default();
+    let format = if civil.0 % 60 == 0 { "%Y-%m-%dT%H:%M" } else { "%Y-%m-%dT%H:%M:%S" };
+    at.strftime(format).to_string()
 }
