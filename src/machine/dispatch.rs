@@ -39,7 +39,10 @@ impl State {
     /// Gives ready tasks to handlers, one each in turn, and results to their gates, as long as there is room.
     pub(super) fn dispatch(&mut self, now: Now, out: &mut Out) {
         let nothing = self.ready.is_empty() && self.to_judge.is_empty();
-        if nothing || self.halt.is_some() || !self.takes_work() || !self.begun {
+        if nothing || self.halt.is_some() || !self.takes_work() {
+            return;
+        }
+        if !self.begun && !mutant!(WorkBeforeOutcomes) {
             return;
         }
         let busy = self.runs.values().filter(|run| !run.is_service()).count();

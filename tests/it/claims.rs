@@ -220,9 +220,8 @@ fn a_run_that_hands_in_and_ends_is_always_accepted() {
     for n in 0..COUNT {
         crew.submit("work", &n.to_string());
     }
-    crew.eventually("all are admitted", || {
-        crew.count(|fact| matches!(fact, Fact::Submitted { .. })) == COUNT
-    });
+    let ready = crew.layout.ready(&"work".parse().unwrap());
+    crew.eventually("all are ready", || text_of(&ready).lines().count() == COUNT);
     for n in 0..COUNT {
         crew.agent(&format!("hasty-{n}.sh"), HASTY_RUN);
     }

@@ -51,12 +51,14 @@ impl World {
         }
     }
 
-    /// What the records of tasks are called that wait for their time, or run out of it.
+    /// What the records of tasks are called that wait for their time, or for others, or run out of it.
     fn waiting(&self) -> Vec<String> {
         let dir = self.layout.tasks();
         let waits = |name: &String| {
             let record = self.disk.text(&dir.join(name)).and_then(|bytes| decode::<TaskRecord>(&bytes).ok());
-            record.is_some_and(|it| it.state == Phase::Waiting || it.wishes.expires.is_some())
+            record.is_some_and(|it| {
+                matches!(it.state, Phase::Waiting | Phase::Blocked) || it.wishes.expires.is_some()
+            })
         };
         self.disk.names(&dir).into_iter().filter(waits).map(|name| format!("/{name}")).collect()
     }
