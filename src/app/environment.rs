@@ -30,8 +30,8 @@ use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::schedule::SlotId;
 use crate::protocol::variables::{
     ENV_AGENT, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE, ENV_NEEDS, ENV_NONCE, ENV_OUTPUT,
-    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_SLOT, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_FALLBACK,
-    MODE_NORMAL,
+    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_SLOT, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE,
+    MODE_FALLBACK, MODE_NORMAL,
 };
 
 /// What an agent gets of the supervisor's environment without asking, beside every `LC_*`.

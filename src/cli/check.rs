@@ -2,16 +2,19 @@
 
 use serde::Serialize;
 
-use crate::app::catalog::Offer;
+use crate::app::catalog::{Offer, Timetable};
 use crate::protocol::manifest::{Heartbeat, Manifest};
 use crate::protocol::name::AgentName;
 use crate::protocol::status::Refusal;
-use crate::protocol::time::show_duration;
+use crate::protocol::time::{Wall, show_duration};
 
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
 use super::screen;
+
+/// So many of the next times of a schedule are shown.
+const NEXT_SHOWN: usize = 3;
 
 /// What `check` takes.
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,9 @@ struct Effective<'a> {
     file: &'a str,
     about: &'a str,
     kind: &'static str,
+    /// The next times of its schedule, if it has one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    next: Vec<String>,
     trigger: String,
     enabled: bool,
     timeout: Option<String>,
@@ -51,7 +57,10 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let roster = context.survey()?.roster()?;
-    let report = Report { agents: roster.offers.iter().map(effective).collect(), refusals: &roster.refusals };
+    let report = Report {
+        agents: roster.offers.iter().map(|offer| effective(offer, context.wall())).collect(),
+        refusals: &roster.refusals,
+    };
     if args.json {
         screen::say_json(&report)?;
     } else {
@@ -60,7 +69,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     Ok(if report.refusals.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
-fn effective(offer: &Offer) -> Effective<'_> {
+fn effective(offer: &Offer, now: Wall) -> Effective<'_> {
     let Manifest { handles, timeout_ms, restart, stop_grace_ms, .. } = &offer.manifest;
     let handler = offer.manifest.is_handler();
     let kinds: Vec<&str> = handles.iter().map(AgentName::as_str).collect();
@@ -68,11 +77,14 @@ fn effective(offer: &Offer) -> Effective<'_> {
         agent: &offer.agent,
         file: &offer.file,
         about: &offer.manifest.about,
-        kind: if handler { "handler" } else { "service" },
-        trigger: if handler {
-            format!("tasks of {}, {} at once", kinds.join(", "), offer.manifest.concurrency)
-        } else {
-            "kept alive".into()
+        kind: offer.manifest.kind(),
+        next: offer.table.iter().flat_map(|table| next_of(table, now)).collect(),
+        trigger: match &offer.table {
+            Some(table) => table.words(),
+            None if handler => {
+                format!("tasks of {}, {} at once", kinds.join(", "), offer.manifest.concurrency)
+            }
+            None => "kept alive".into(),
         },
         enabled: offer.manifest.enabled,
         timeout: handler.then(|| show_duration(*timeout_ms)),
@@ -82,6 +94,12 @@ fn effective(offer: &Offer) -> Effective<'_> {
         max_rss_bytes: offer.manifest.max_rss_bytes,
         warnings: &offer.warnings,
     }
+}
+
+/// The next times of a schedule, as clocks in its zone show them.
+fn next_of(table: &Timetable, now: Wall) -> impl Iterator<Item = String> + '_ {
+    let shown = |slot| table.local(slot).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+    table.following(now).take(NEXT_SHOWN).map(shown)
 }
 
 /// How an agent's signs of life are judged, in words.
@@ -109,6 +127,9 @@ fn show(report: &Report<'_>) -> Result<(), CliError> {
         screen::say("There is no agent in agents/ yet; `nightcrew new NAME` makes one.")?;
     } else if !rows.is_empty() {
         screen::print(screen::aligned(&["AGENT", "KIND", "TRIGGER", "RESTART", "LIVENESS"], &rows))?;
+    }
+    for agent in report.agents.iter().filter(|agent| !agent.next.is_empty()) {
+        screen::say(format_args!("\n{} next fires at {}", agent.agent, agent.next.join(", ")))?;
     }
     for agent in &report.agents {
         for warning in agent.warnings {

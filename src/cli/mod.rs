@@ -24,6 +24,7 @@ mod input;
 mod logs;
 mod man;
 mod new;
+mod next;
 mod recall;
 mod release;
 mod remember;
@@ -105,6 +106,9 @@ enum Verb {
     /// Print the manual page, or write all of them into a directory
     #[command(after_long_help = man::EXAMPLES)]
     Man(man::Args),
+    /// List the coming firings of schedules
+    #[command(after_long_help = next::EXAMPLES)]
+    Next(next::Args),
     /// Print a value of the shared memory
     #[command(after_long_help = recall::EXAMPLES)]
     Recall(recall::Args),
@@ -189,6 +193,7 @@ impl Verb {
             Self::Fail(args) => fail::run(args, context),
             Self::Halt(args) => halt::run(args, context),
             Self::Man(args) => man::run(args, context),
+            Self::Next(args) => next::run(args, context),
             Self::Recall(args) => recall::run(args, context),
             Self::Remember(args) => remember::run(args, context),
             Self::Release(args) => release::run(args, context),
@@ -225,6 +230,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "init",
             "new",
             "check",
+            "next",
             "try",
             "status",
             "logs",

@@ -2,12 +2,12 @@
 
 use crate::protocol::layout::Shelf;
 use crate::protocol::ledger::Fact;
-use crate::protocol::schedule::SlotId;
-use crate::protocol::trigger::TriggerRecord;
 use crate::protocol::name::{AgentName, Kind, Name, RunId, TaskId};
 use crate::protocol::process::Identity;
+use crate::protocol::schedule::SlotId;
 use crate::protocol::task::{Attempt, Lock, Made, Phase};
 use crate::protocol::time::Wall;
+use crate::protocol::trigger::TriggerRecord;
 
 use super::state::{Stage, Task};
 

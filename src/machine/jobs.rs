@@ -12,9 +12,9 @@ use crate::protocol::trigger::TriggerRecord;
 use super::catch_up::{Known, ON_TIME_MS, Plan, Policy, plan};
 use super::jitter::delay_ms;
 use super::state::State;
-use super::waits::wait_until;
 use super::timetable::Timetable;
 use super::triggers::Starts;
+use super::waits::wait_until;
 use super::{Effect, Out};
 
 /// Slots that were missed start within so much of one another, in milliseconds: a host that was down for a day does
@@ -70,7 +70,8 @@ impl State {
         if is_new {
             out.push(Effect::KeepTrigger(name.clone(), record.clone()));
         }
-        let open = self.tasks.iter().filter(|(_, task)| task.kind == *name).map(|(id, _)| id.clone()).collect();
+        let open =
+            self.tasks.iter().filter(|(_, task)| task.kind == *name).map(|(id, _)| id.clone()).collect();
         self.jobs.insert(name.clone(), Job { record, unsaved: false, next: None, starts, open });
         self.await_next_slot(now, name, &table);
     }
@@ -135,7 +136,10 @@ impl State {
     }
 
     /// Fires one slot, unless something is against it. `before` are the firings that were open when it came.
-    #[expect(clippy::too_many_arguments, reason = "all of it is looked up once for all slots that come together")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is looked up once for all slots that come together"
+    )]
     fn slot_comes(
         &mut self,
         now: Now,

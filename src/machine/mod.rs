@@ -118,8 +118,8 @@ impl State {
             self.next_idle_check(),
         ]
         .into_iter()
-            .flatten()
-            .min()
+        .flatten()
+        .min()
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) use super::task::{
 };
 
 use super::control::Asked;
-use super::jobs::Job;
 use super::event::Version;
+use super::jobs::Job;
 
 /// What the machine is told once, at its start.
 #[derive(Debug, Clone)]

@@ -243,7 +243,9 @@ impl State {
         if recording.ticket != ticket {
             return;
         }
-        if matches!(recording.writing, Writing::Admission) && let Some(job) = self.jobs.get_mut(&task.kind) {
+        if matches!(recording.writing, Writing::Admission)
+            && let Some(job) = self.jobs.get_mut(&task.kind)
+        {
             job.is_durable(&task.kind, out);
         }
         let (seen, handed_in) = (recording.seen.take(), recording.handed_in.take());

@@ -13,10 +13,10 @@
 //!   is: where a whole day was left out, the month's run is late, and not lost.
 //! - `at` is such a time of day. `every` knows of no zone.
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
-use crate::protocol::schedule::{Civil, Cron, Entry, Slot};
+use crate::protocol::schedule::{Civil, Cron, Entry, Slot, in_words};
 use crate::protocol::time::Wall;
 
 /// How far a search goes: 41 years. A leap day falls on each weekday at least every 40.
@@ -61,6 +61,23 @@ impl Timetable {
     pub fn declared(&self) -> String {
         let entries: Vec<String> = self.entries.iter().map(Entry::to_string).collect();
         format!("{} ({})", entries.join("; "), self.zone.iana_name().unwrap_or("the zone of this host"))
+    }
+
+    /// A slot as clocks in the schedule's zone show it, with the offset and the zone (RFC 9557).
+    #[must_use]
+    pub fn local(&self, slot: Slot) -> Zoned {
+        Timestamp::from_second(slot.second()).unwrap_or_default().to_zoned(self.zone.clone())
+    }
+
+    /// The slots from now on, one after the other.
+    pub fn following(&self, after: Wall) -> impl Iterator<Item = Slot> + '_ {
+        std::iter::successors(self.next(after), |slot| self.next(slot.wall()))
+    }
+
+    /// What it says, in words, with its zone.
+    #[must_use]
+    pub fn words(&self) -> String {
+        in_words(&self.entries, self.zone.iana_name().unwrap_or("the zone of this host"))
     }
 
     /// The first slot after `after`; `None` if none comes within 41 years.

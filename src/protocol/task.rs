@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::layout::parse_claim_name;
-use super::schedule::SlotId;
 use super::name::{AgentName, Kind, Name, RunId, TaskId};
 use super::process::Identity;
 use super::record::VERSION;
+use super::schedule::SlotId;
 use super::time::Wall;
 
 /// The most attempts that a record keeps; older ones are in the ledger.

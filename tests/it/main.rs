@@ -21,6 +21,7 @@ mod environment;
 mod faults;
 mod fleet;
 mod gates;
+mod jobs;
 mod layers;
 mod lifecycle;
 mod liveness;

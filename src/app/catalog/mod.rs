@@ -8,13 +8,13 @@
 //! runs the agents keeps the version that they have.
 
 mod access;
+mod clock;
 mod digest;
 mod judge;
 mod look;
 mod offer;
 mod reload;
 mod shebang;
-mod clock;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,8 @@ use std::path::PathBuf;
 
 use crate::edge::store::Store;
 use crate::edge::watches::Scope;
+pub use crate::machine::timetable::Timetable;
 use crate::protocol::layout::Layout;
-use crate::machine::timetable::Timetable;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::AgentName;
 use crate::protocol::status::Refusal;

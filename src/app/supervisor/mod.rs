@@ -353,9 +353,9 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.tidy_at_times(now);
         }
         self.record_postponed(now);
-        self.submit_fired(now);
         self.look(now);
         self.step(now, Event::Tick);
+        self.submit_fired(now);
         self.publish(now);
     }
 

@@ -161,7 +161,10 @@ fn nothing_is_caught_up_from_before_the_schedule_was_seen_as_it_is_now() {
     };
     s.tell(Event::TriggerFound(name("j"), record)).offer("j", "1", job("schedule = \"20 * * * *\""));
     assert!(s.fired().is_empty() && s.missed().is_empty());
-    assert_eq!(s.kept().map(|record| (record.clock.as_str(), record.decided)), Some(("20 * * * * (UTC)", None)));
+    assert_eq!(
+        s.kept().map(|record| (record.clock.as_str(), record.decided)),
+        Some(("20 * * * * (UTC)", None))
+    );
 }
 
 #[test]
@@ -198,16 +201,16 @@ fn jitter_delays_a_firing_and_not_its_slot() {
 
 #[test]
 fn a_firing_that_began_is_not_fired_again_unless_its_job_says_so() {
-    for (text, begun, phase) in [
-        ("", true, Phase::Dead),
-        ("", false, Phase::Ready),
-        ("retries = 1", true, Phase::Waiting),
-    ] {
+    for (text, begun, phase) in
+        [("", true, Phase::Dead), ("", false, Phase::Ready), ("retries = 1", true, Phase::Waiting)]
+    {
         let mut s = Story::with_job(&format!("every = \"1h\"\n{text}"));
         s.wait(30 * MINUTE).fire();
         if begun {
             let run = s.up();
-            s.tell(Event::StopAsked("TERM".into())).ends(&run, Ending::Signal(15)).looked("j-2023-11-14T23-00Z");
+            s.tell(Event::StopAsked("TERM".into()))
+                .ends(&run, Ending::Signal(15))
+                .looked("j-2023-11-14T23-00Z");
         } else {
             let [(run, ..)] = &s.launches()[..] else { panic!("{:?}", s.news) };
             let failed = Event::SpawnFailed { run: run.clone(), error: "EAGAIN".into(), busy: false };

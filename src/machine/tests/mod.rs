@@ -76,7 +76,8 @@ impl Story {
     }
 
     fn with(setup: Setup) -> Self {
-        let mut story = Self { state: State::new(setup), at: 1_000_000, epoch: EPOCH, news: Vec::new(), pids: 1 };
+        let mut story =
+            Self { state: State::new(setup), at: 1_000_000, epoch: EPOCH, news: Vec::new(), pids: 1 };
         story.tell(Event::AgentsLooked).tell(Event::Tick);
         story
     }

@@ -23,8 +23,8 @@ pub use report::{ERRORS_MAX, ManifestError};
 pub use section::DECLARATION_LEN_MAX;
 pub(crate) use section::{Section, Vocabulary, decode, read};
 pub use size::parse_size;
-pub use triggers::{CATCH_UP_WINDOW_MS_DEFAULT, CatchUp, Overlap, Throttle, Triggers, triggers_from_toml};
 pub(crate) use triggers::timezone;
+pub use triggers::{CATCH_UP_WINDOW_MS_DEFAULT, CatchUp, Overlap, Throttle, Triggers, triggers_from_toml};
 pub(crate) use values::{OWN_VARIABLES, count, duration, is_variable, search_path};
 
 use super::name::{AgentName, Kind, Name};
@@ -247,8 +247,7 @@ impl Manifest {
     pub fn of(mut self, agent: &AgentName) -> Self {
         if self.is_job() {
             self.handles = vec![agent.clone()];
-            self.concurrency =
-                if self.triggers.overlap == Overlap::Parallel { CONCURRENCY_MAX } else { 1 };
+            self.concurrency = if self.triggers.overlap == Overlap::Parallel { CONCURRENCY_MAX } else { 1 };
         }
         self
     }
@@ -463,15 +462,7 @@ fn check_combination(section: &mut Section<'_, '_>) {
     }
     let (keys, message, remedy): (&[&str], _, _) = if is_job {
         (
-            &[
-                "restart",
-                "heartbeat",
-                "silence",
-                "isolation_grace",
-                "concurrency",
-                "unique_for",
-                "fallback",
-            ],
+            &["restart", "heartbeat", "silence", "isolation_grace", "concurrency", "unique_for", "fallback"],
             "not for jobs, which have one process a firing",
             "remove it; `timeout` limits a firing, and `overlap` says what becomes of the next one meanwhile",
         )

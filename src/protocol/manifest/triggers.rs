@@ -93,7 +93,10 @@ impl Triggers {
     /// True if anything starts it.
     #[must_use]
     pub fn are_any(&self) -> bool {
-        !(self.clock.is_empty() && self.watch.is_empty() && self.on_memory.is_empty() && self.after.is_empty())
+        !(self.clock.is_empty()
+            && self.watch.is_empty()
+            && self.on_memory.is_empty()
+            && self.after.is_empty())
     }
 }
 

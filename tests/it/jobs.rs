@@ -1,0 +1,105 @@
+//! Jobs: agents whose processes are started by the clock.
+
+use nightcrew::protocol::layout::Shelf;
+use nightcrew::protocol::ledger::Fact;
+use nightcrew::protocol::schedule::SlotId;
+use nix::sys::signal::Signal;
+
+use crate::crew::{Crew, name, text_of};
+use crate::survives::ended;
+
+/// A job that writes down what it was fired for, and then does as `script` says.
+fn job(triggers: &str, script: &str) -> String {
+    format!(
+        "#!/bin/sh\n# /// agent\n{triggers}\n# ///\necho \"$NIGHTCREW_SLOT $(cat)\" >>\"$NIGHTCREW_SCRATCH/told\"\n{script}\n"
+    )
+}
+
+fn told(crew: &Crew, agent: &str) -> Vec<String> {
+    text_of(&crew.scratch(agent, "told")).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_job_is_fired_once_for_each_slot_and_told_which() {
+    let mut crew = Crew::new();
+    crew.agent("tick.sh", &job("# every = \"1s\"\n# overlap = \"queue\"", ""));
+    crew.start();
+    crew.eventually("three slots", || told(&crew, "tick").len() >= 3);
+    let status = crew.ok(&["status"]);
+    crew.ends_well();
+    assert!(status.lines().any(|line| line.starts_with("tick")), "{status}");
+    let lines = told(&crew, "tick");
+    let mut slots: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    for line in &lines {
+        let (slot, payload) = line.split_once(' ').unwrap();
+        assert!(slot.starts_with("tick@"), "{line}");
+        assert_eq!(payload, format!("{{\"slot\":\"{slot}\"}}"));
+    }
+    slots.dedup();
+    assert_eq!(slots.len(), lines.len(), "each comes once: {lines:?}");
+    let submitted = crew.count(|fact| matches!(fact, Fact::Submitted { by, .. } if by == "schedule"));
+    assert!(submitted >= lines.len(), "{submitted} were fired, {} ran", lines.len());
+}
+
+#[test]
+fn a_slot_that_began_is_not_fired_again_by_the_next_supervisor() {
+    let mut crew = Crew::new();
+    crew.agent("slow.sh", &job("# every = \"1s\"\n# overlap = \"skip\"", "exec sleep 1000"));
+    crew.start();
+    crew.eventually("it runs", || told(&crew, "slow").len() == 1);
+    let first = told(&crew, "slow")[0].split(' ').next().unwrap().to_owned();
+    let task = first.parse::<SlotId>().unwrap().task();
+    crew.signal_supervisor(Signal::SIGKILL);
+    crew.supervisors_end();
+    crew.start();
+    crew.eventually("it is known to be cut short", || ended(&crew, Shelf::Dead, &task).is_some());
+    crew.eventually("another one runs", || told(&crew, "slow").len() >= 2);
+    assert!(!told(&crew, "slow")[1].starts_with(&first), "{:?}", told(&crew, "slow"));
+    let dead = ended(&crew, Shelf::Dead, &task).unwrap();
+    assert!(dead.reason.is_some_and(|why| why.starts_with("it was cut short")));
+    crew.ends_well();
+}
+
+#[test]
+fn what_a_schedule_decided_is_kept_and_a_stopped_job_says_why_it_does_not_run() {
+    let mut crew = Crew::new();
+    crew.agent("tick.sh", &job("# every = \"1s\"", ""));
+    crew.start();
+    let record = crew.layout.trigger(&name("tick"));
+    crew.eventually("it is decided about", || text_of(&record).contains("\"decided\""));
+    crew.ok(&["stop", "tick"]);
+    crew.fact("it is skipped", |fact| match fact {
+        Fact::SlotSkipped { why, .. } if why.starts_with("stopped") => Some(()),
+        _ => None,
+    });
+    let now = crew.ok(&["start", "tick", "--now", "{\"by\":\"hand\"}"]);
+    assert!(now.contains("fired as task"), "{now}");
+    crew.ok(&["start", "tick"]);
+    crew.eventually("it ran by hand", || {
+        told(&crew, "tick").iter().any(|line| line.ends_with("{\"by\":\"hand\"}"))
+    });
+    crew.ends_well();
+}
+
+#[test]
+fn the_coming_firings_are_listed_in_the_zone_of_their_schedule() {
+    let crew = Crew::new();
+    crew.agent("digest.sh", &job("# schedule = \"0 7 * * *\"\n# timezone = \"Asia/Kolkata\"", ""));
+    let listed = crew.ok(&["next", "digest", "-n", "2", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let all = listed.as_array().unwrap();
+    assert_eq!(all.len(), 2);
+    for line in all {
+        assert!(line["at"].as_str().unwrap().ends_with("T07:00:00+05:30"), "{line}");
+        assert!(line["slot"].as_str().unwrap().ends_with("T01:30Z"), "{line}");
+    }
+    let checked = crew.ok(&["check"]);
+    assert!(
+        checked.contains("at 07:00 (Asia/Kolkata)") && checked.contains("digest next fires at "),
+        "{checked}"
+    );
+    crew.agent("never.sh", &job("# schedule = \"0 0 30 2 *\"", ""));
+    let refused = crew.nightcrew(&["check"]);
+    let told = String::from_utf8_lossy(&refused.stdout);
+    assert!(!refused.status.success() && told.contains("never comes"), "{told}");
+}
