@@ -29,9 +29,9 @@ use crate::protocol::manifest::{Manifest, OWN_VARIABLES};
 use crate::protocol::name::{AgentName, RunId, TaskId};
 use crate::protocol::schedule::SlotId;
 use crate::protocol::variables::{
-    ENV_AGENT, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE, ENV_NEEDS, ENV_NONCE, ENV_OUTPUT,
-    ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_SLOT, ENV_TASK, ENV_TASK_FILE, ENV_TMP, ENV_TOKEN, ENV_USAGE,
-    MODE_FALLBACK, MODE_NORMAL,
+    ENV_AGENT, ENV_CHANGED, ENV_CHANGED_LEN_MAX, ENV_DIR, ENV_FAILURES, ENV_HEARTBEAT, ENV_MEMORY, ENV_MODE,
+    ENV_NEEDS, ENV_NONCE, ENV_OUTPUT, ENV_QUEUE, ENV_RUN, ENV_SCRATCH, ENV_SLOT, ENV_TASK, ENV_TASK_FILE,
+    ENV_TMP, ENV_TOKEN, ENV_USAGE, MODE_FALLBACK, MODE_NORMAL,
 };
 
 /// What an agent gets of the supervisor's environment without asking, beside every `LC_*`.
@@ -85,15 +85,30 @@ pub struct TaskFacts {
     pub needs: Option<PathBuf>,
     /// The slot that it is the firing of, if it is one.
     pub slot: Option<SlotId>,
+    /// The files that changed, if it is fired for that.
+    pub changed: Vec<String>,
     /// True if the agent takes it in the place of another.
     pub fallback: bool,
+}
+
+/// As many whole lines as the variable holds.
+fn lines(paths: &[String]) -> String {
+    let mut text = String::new();
+    for path in paths.iter().take_while(|path| !path.contains('\n')) {
+        if text.len() + path.len() > ENV_CHANGED_LEN_MAX {
+            break;
+        }
+        text.push_str(path);
+        text.push('\n');
+    }
+    text
 }
 
 impl TaskFacts {
     /// The variables that tell a process of its task.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let Self { task, token, nonce, failures, payload, output, needs, slot, .. } = self;
+        let Self { task, token, nonce, failures, payload, output, needs, slot, changed, .. } = self;
         let mut all = vec![
             (ENV_TASK, task.as_str().into()),
             (ENV_TASK_FILE, payload.into()),
@@ -103,6 +118,9 @@ impl TaskFacts {
             (ENV_OUTPUT, output.into()),
         ];
         all.extend(slot.iter().map(|slot| (ENV_SLOT, slot.to_string().into())));
+        if !changed.is_empty() {
+            all.push((ENV_CHANGED, lines(changed).into()));
+        }
         all.extend(needs.iter().map(|path| (ENV_NEEDS, path.into())));
         all
     }
@@ -266,6 +284,7 @@ mod tests {
     fn a_handler_is_told_of_its_task() {
         let task = TaskFacts {
             slot: None,
+            changed: Vec::new(),
             needs: Some("/crew/state/tmp/writer/RUN1.needs".into()),
             fallback: true,
             task: "t1".parse().unwrap(),

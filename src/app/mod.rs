@@ -8,6 +8,7 @@ pub mod logview;
 pub mod outlast;
 pub mod overview;
 pub mod pull;
+mod reach;
 pub mod scaffold;
 pub mod steps;
 pub mod steward;

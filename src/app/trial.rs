@@ -72,6 +72,7 @@ pub fn run(survey: &Survey, offer: &Offer, run: &RunId, payload: Option<&[u8]>) 
             store.write_new(&payload_file, payload, false).map_err(at(payload_file.clone()))?;
             Some(TaskFacts {
                 slot: None,
+                changed: Vec::new(),
                 needs: None,
                 fallback: false,
                 task: task::id_from_payload(kind, payload),

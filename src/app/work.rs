@@ -117,6 +117,7 @@ fn with_payload<S: Store>(
     let facts = TaskFacts {
         needs: None,
         slot: None,
+        changed: Vec::new(),
         fallback: false,
         task: held.task.clone(),
         token: held.token,

@@ -36,6 +36,8 @@ pub enum Area {
     CrewFile,
     /// What an agent's manifest names in `reload_on`.
     Extra,
+    /// What a job's manifest names in `watch`.
+    Watched,
 }
 
 /// How much of what lies at a path is watched.

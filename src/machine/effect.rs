@@ -204,6 +204,10 @@ pub enum Effect {
     },
     /// Submit the firing of a slot, not to be begun before this.
     Fire(SlotId, Option<Wall>),
+    /// Submit a firing that is given the files which changed.
+    FireChanges(AgentName),
+    /// A firing of a job ended: whether what it was given is handled.
+    FiringEnded(AgentName, TaskId, bool),
     /// Remember how far a job's schedule is decided about.
     KeepTrigger(AgentName, TriggerRecord),
     /// Put a submission aside that can never be done, with the reason.

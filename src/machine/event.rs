@@ -206,6 +206,10 @@ pub enum Event {
     EndedBefore(TaskId, Shelf),
     /// What an earlier supervisor decided about a job's schedule.
     TriggerFound(AgentName, TriggerRecord),
+    /// Files that a job watches are others than those that it has handled.
+    FilesChanged(AgentName),
+    /// They are the same again.
+    FilesSettled(AgentName),
     /// Tasks are on their way to be submitted.
     Submitting,
     /// A submission.

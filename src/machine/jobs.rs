@@ -13,7 +13,7 @@ use super::catch_up::{Known, ON_TIME_MS, Plan, Policy, plan};
 use super::jitter::delay_ms;
 use super::state::State;
 use super::timetable::Timetable;
-use super::triggers::Starts;
+use super::triggers::{Debounce, Dirty, Starts};
 use super::waits::wait_until;
 use super::{Effect, Out};
 
@@ -26,13 +26,19 @@ const JUMP_MS: i64 = 1_000;
 /// What is known of a job's schedule.
 #[derive(Debug)]
 pub(super) struct Job {
-    record: TriggerRecord,
+    pub(super) record: TriggerRecord,
     /// The record says more than what is on the disk, which waits until the firing is durable.
     unsaved: bool,
     /// When it comes next, if it does.
     next: Option<Wall>,
     /// The starts that its `throttle` counts.
-    starts: Option<Starts>,
+    pub(super) starts: Option<Starts>,
+    /// Changes that wait for their run.
+    pub(super) debounce: Debounce,
+    /// How many runs failed that were given changes, one after the other.
+    pub(super) failures: u32,
+    /// Not to be given changes before this, because the last run that was failed.
+    pub(super) not_before: Mono,
     /// Its firings that have not ended.
     pub(super) open: BTreeSet<TaskId>,
 }
@@ -54,9 +60,11 @@ impl State {
 
     /// A version of an agent counts from now on: its schedule does, and no other.
     pub(super) fn schedule(&mut self, now: Now, name: &AgentName, out: &mut Out) {
+        let Some(triggers) = self.triggers_of(name).filter(|triggers| triggers.are_any()).cloned() else {
+            return self.unschedule(name);
+        };
         let table = self.table_of(name).cloned();
-        let Some(table) = table else { return self.unschedule(name) };
-        let declared = table.declared();
+        let declared = table.as_ref().map(Timetable::declared).unwrap_or_default();
         let before = self.jobs.remove(name);
         if let Some(at) = before.as_ref().and_then(|job| job.next) {
             self.slots_due.remove(&(at, name.clone()));
@@ -65,20 +73,34 @@ impl State {
         let known = found.filter(|record| record.clock == declared).cloned();
         let is_new = known.is_none();
         let record = known.unwrap_or_else(|| TriggerRecord::new(declared, now.wall));
-        let throttle = self.triggers_of(name).and_then(|triggers| triggers.throttle);
-        let starts = before.and_then(|job| job.starts).or_else(|| throttle.map(Starts::new));
+        let starts = before.and_then(|job| job.starts).or_else(|| triggers.throttle.map(Starts::new));
+        let pause = triggers.debounce_ms.unwrap_or(0);
+        let debounce = Debounce::new(pause, triggers.max_wait_ms.unwrap_or(pause));
+        let since = |wall: Wall| {
+            let ms = u64::try_from(now.wall.0.saturating_sub(wall.0)).unwrap_or(0);
+            Dirty { since: Mono(now.mono.0.saturating_sub(ms)), last: now.mono }
+        };
+        let debounce = debounce.resumed(record.dirty.map(since));
         if is_new {
             out.push(Effect::KeepTrigger(name.clone(), record.clone()));
         }
         let open =
             self.tasks.iter().filter(|(_, task)| task.kind == *name).map(|(id, _)| id.clone()).collect();
-        self.jobs.insert(name.clone(), Job { record, unsaved: false, next: None, starts, open });
-        self.await_next_slot(now, name, &table);
+        if debounce.dirty().is_some() {
+            self.stirred.insert(name.clone());
+        }
+        let (failures, not_before) = (0, now.mono);
+        let job = Job { record, unsaved: false, next: None, starts, debounce, failures, not_before, open };
+        self.jobs.insert(name.clone(), job);
+        if let Some(table) = table {
+            self.await_next_slot(now, name, &table);
+        }
     }
 
     /// It is a job no more. What its schedule was stays on the disk: it may come back.
     pub(super) fn unschedule(&mut self, name: &AgentName) {
         let Some(job) = self.jobs.remove(name) else { return };
+        self.stirred.remove(name);
         if let Some(at) = job.next {
             self.slots_due.remove(&(at, name.clone()));
         }
@@ -223,7 +245,7 @@ impl State {
         self.agents.get(name)?.accepted.as_ref()?.table.as_ref()
     }
 
-    fn triggers_of(&self, name: &AgentName) -> Option<&Triggers> {
+    pub(super) fn triggers_of(&self, name: &AgentName) -> Option<&Triggers> {
         Some(&self.agents.get(name)?.accepted.as_ref()?.manifest.triggers)
     }
 }

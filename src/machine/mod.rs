@@ -10,6 +10,7 @@ pub mod event;
 pub mod jitter;
 mod jobs;
 pub mod memory;
+mod stirred;
 pub mod timetable;
 pub mod triggers;
 
@@ -63,6 +64,8 @@ impl State {
             Event::TaskFound(found) => self.task_found(now, *found, out),
             Event::EndedBefore(task, shelf) => self.need_ended(&task, shelf.into()),
             Event::TriggerFound(agent, record) => self.trigger_found(agent, record),
+            Event::FilesChanged(agent) => self.files_changed(now, &agent, out),
+            Event::FilesSettled(agent) => self.files_settled(&agent, out),
             Event::Submitting => self.quiet_since = Some(now.mono),
             Event::Submitted(submission) => self.submitted(now, submission, out),
             Event::LockSeen(task, lock) => self.lock_seen(now, &task, lock, out),
@@ -99,6 +102,7 @@ impl State {
         self.rests_over(now);
         self.run_deadlines(now, out);
         self.slots_due(now, out);
+        self.changes_due(now, out);
         self.tasks_due(now, out);
         self.start_due(now, out);
         self.dispatch(now, out);
@@ -114,6 +118,7 @@ impl State {
             self.next_settling(),
             self.next_run_deadline(),
             self.next_slot_deadline(),
+            self.next_change_deadline(),
             self.next_task_deadline(),
             self.next_idle_check(),
         ]

@@ -321,6 +321,8 @@ pub struct State {
     pub(super) jobs: BTreeMap<AgentName, Job>,
     /// What the disk tells of agents that are no jobs, or not seen yet.
     pub(super) triggers_found: BTreeMap<AgentName, TriggerRecord>,
+    /// The jobs that changes wait for.
+    pub(super) stirred: BTreeSet<AgentName>,
     /// When which job's next slot comes.
     pub(super) slots_due: BTreeSet<(Wall, AgentName)>,
     /// By how much the wall clock ran ahead of the other one at the last step.
@@ -383,6 +385,7 @@ impl State {
             stopped: BTreeMap::new(),
             jobs: BTreeMap::new(),
             triggers_found: BTreeMap::new(),
+            stirred: BTreeSet::new(),
             slots_due: BTreeSet::new(),
             apart: None,
             runs: BTreeMap::new(),

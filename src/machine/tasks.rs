@@ -273,8 +273,11 @@ impl State {
                 self.to_judge.push_back(id.clone());
             }
             Then::Gone(end) => {
-                self.take_out(&id);
+                let gone = self.take_out(&id);
                 self.need_ended(&id, end);
+                if let Some(task) = gone {
+                    self.firing_ended(now, &task.kind, &id, end, out);
+                }
                 return;
             }
         }

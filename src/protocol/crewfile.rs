@@ -199,13 +199,13 @@ mod tests {
     fn a_key_in_the_wrong_place_is_told_the_right_one() {
         assert_eq!(
             errors(
-                "timeout = \"5m\"\ntasks_at_once = 2\nhandles = [\"x\"]\ntimezone = \"UTC\"\nPath = \"/bin\"\n"
+                "timeout = \"5m\"\ntasks_at_once = 2\nhandles = [\"x\"]\nbudget = \"UTC\"\nPath = \"/bin\"\n"
             ),
             [
                 "nightcrew.toml:1: \"timeout\" does not belong here; set it below a line `[defaults]`",
                 "nightcrew.toml:2: \"tasks_at_once\" does not belong here; set it below a line `[host]`",
                 "nightcrew.toml:3: \"handles\" does not belong here; set it in the manifest of an agent",
-                "nightcrew.toml:4: \"timezone\" is not in this version; remove it: nothing here would act on it",
+                "nightcrew.toml:4: \"budget\" is not in this version; remove it: nothing here would act on it",
                 "nightcrew.toml:5: unknown key \"Path\"; did you mean \"path\"?",
             ]
         );

@@ -215,6 +215,8 @@ fn is_not(flag: &bool) -> bool {
 
 /// What a submitter's identity field says when no agent submitted.
 pub const OPERATOR: &str = "operator";
+/// What it says of changed files that a job is given.
+pub const WATCH: &str = "watch";
 /// What it says of a slot that was fired.
 pub const SCHEDULE: &str = "schedule";
 

@@ -26,6 +26,10 @@ pub const MODE_NORMAL: &str = "normal";
 pub const MODE_FALLBACK: &str = "fallback";
 /// `NIGHTCREW_SLOT`: the slot of its schedule that a job is fired for, such as `digest@2026-11-20T07:00Z`.
 pub const ENV_SLOT: &str = "NIGHTCREW_SLOT";
+/// `NIGHTCREW_CHANGED`: the files whose changes a job is fired for, one path a line, as far as they fit.
+pub const ENV_CHANGED: &str = "NIGHTCREW_CHANGED";
+/// How much `NIGHTCREW_CHANGED` holds, in bytes: the kernel allows 128 KiB in one variable.
+pub const ENV_CHANGED_LEN_MAX: usize = 32 * 1024;
 /// `NIGHTCREW_NEEDS`: the file that tells of the tasks that this one needed, where there are any.
 pub const ENV_NEEDS: &str = "NIGHTCREW_NEEDS";
 /// `NIGHTCREW_TASK`: the id of the task that this process is for.

@@ -1,5 +1,7 @@
 //! Jobs: agents whose processes are started by the clock.
 
+use std::fs;
+
 use nightcrew::protocol::layout::Shelf;
 use nightcrew::protocol::ledger::Fact;
 use nightcrew::protocol::schedule::SlotId;
@@ -78,6 +80,79 @@ fn what_a_schedule_decided_is_kept_and_a_stopped_job_says_why_it_does_not_run() 
     crew.eventually("it ran by hand", || {
         told(&crew, "tick").iter().any(|line| line.ends_with("{\"by\":\"hand\"}"))
     });
+    crew.ends_well();
+}
+
+/// Moves a whole file to where a job watches.
+fn drop_file(crew: &Crew, name: &str, text: &str) {
+    let temp = crew.path(&format!(".{name}"));
+    fs::write(&temp, text).unwrap();
+    fs::rename(&temp, crew.path("inbox").join(name)).unwrap();
+}
+
+#[test]
+fn a_job_is_given_what_changed_until_a_run_of_it_ends_well() {
+    let mut crew = Crew::new();
+    fs::create_dir(crew.path("inbox")).unwrap();
+    drop_file(&crew, "old.md", "1");
+    let script = "printf '%s' \"$NIGHTCREW_CHANGED\" >>\"$NIGHTCREW_SCRATCH/changed\"\n[ -e \"$NIGHTCREW_SCRATCH/well\" ] || exit 1";
+    crew.agent("sort.sh", &job("# watch = [\"inbox/*.md\"]", script));
+    crew.start();
+    crew.eventually("what failed is given again", || told(&crew, "sort").len() >= 2);
+    let lines = told(&crew, "sort");
+    assert!(lines.iter().all(|line| line.contains("\"inbox/old.md\",\"change\":\"created\"")), "{lines:?}");
+    fs::write(crew.scratch("sort", "well"), "").unwrap();
+    let handled = crew.layout.handled_files(&name("sort"));
+    crew.eventually("it is handled", || text_of(&handled).contains("inbox/old.md"));
+    let before = told(&crew, "sort").len();
+    // A supervisor that starts finds nothing new, and what came while none was there.
+    crew.ends_well();
+    drop_file(&crew, "new.md", "1");
+    drop_file(&crew, "other.txt", "1");
+    fs::remove_file(crew.path("inbox/old.md")).unwrap();
+    crew.start();
+    crew.eventually("the rest is handled", || {
+        let handled = text_of(&handled);
+        handled.contains("inbox/new.md") && !handled.contains("inbox/old.md")
+    });
+    let lines = told(&crew, "sort").split_off(before);
+    let [line] = &lines[..] else { panic!("one run: {lines:?}") };
+    assert!(
+        line.contains("\"inbox/new.md\",\"change\":\"created\"") && !line.contains("other.txt"),
+        "{line}"
+    );
+    assert!(line.contains("\"inbox/old.md\",\"change\":\"removed\""), "{line}");
+    drop_file(&crew, "new.md", "22");
+    crew.eventually("it is told of", || {
+        told(&crew, "sort").iter().any(|line| line.contains("\"inbox/new.md\",\"change\":\"changed\""))
+    });
+    let changed = text_of(&crew.scratch("sort", "changed"));
+    assert!(changed.lines().any(|line| line == "inbox/new.md"), "{changed}");
+    crew.ends_well();
+}
+
+#[test]
+fn ten_thousand_files_at_once_are_one_run_within_max_wait() {
+    const COUNT: usize = 10_000;
+    let mut crew = Crew::new();
+    fs::create_dir(crew.path("inbox")).unwrap();
+    let triggers = "# watch = [\"inbox/*.md\"]\n# debounce = \"1s\"\n# max_wait = \"60s\"";
+    let script = "grep -o '\"path\"' \"$NIGHTCREW_TASK_FILE\" | wc -l >>\"$NIGHTCREW_SCRATCH/counts\"";
+    crew.agent("sort.sh", &job(triggers, script));
+    crew.start();
+    fs::create_dir(crew.path("filled")).unwrap();
+    for n in 0..COUNT {
+        fs::write(crew.path("filled").join(format!("{n}.md")), "x").unwrap();
+    }
+    for n in 0..COUNT {
+        fs::rename(crew.path(&format!("filled/{n}.md")), crew.path(&format!("inbox/{n}.md"))).unwrap();
+    }
+    let handled = crew.layout.handled_files(&name("sort"));
+    crew.eventually("all are handled", || text_of(&handled).matches("inbox/").count() == COUNT);
+    let counts = text_of(&crew.scratch("sort", "counts"));
+    let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), COUNT, "each once: {counts:?}");
+    assert!(counts.len() <= 3, "merged as far as a payload holds: {counts:?}");
     crew.ends_well();
 }
 

@@ -18,7 +18,7 @@ use nightcrew::edge::processes::Order;
 use nightcrew::edge::signals::SignalEvent;
 use nightcrew::edge::watchdog::files::Files;
 use nightcrew::edge::watchdog::{Assignment, Sighting};
-use nightcrew::edge::watches::{Hint, Route, Scope};
+use nightcrew::edge::watches::{Area, Hint, Route, Scope};
 use nightcrew::edge::writer::{Job, Writer};
 use nightcrew::edge::writer_thread::{Attempt, BATCH_LEN_MAX, Storing, WriterReport};
 use nightcrew::machine::Setup;
@@ -77,7 +77,7 @@ impl Helpers for SimHelpers {
         self.rewatch.set(true);
     }
     fn tidy(&self, _: nightcrew::app::tidying::Order) {}
-    fn watch_extra(&self, _: BTreeSet<(PathBuf, Scope)>) {}
+    fn watch_extra(&self, _: BTreeSet<(PathBuf, Area, Scope)>) {}
 }
 
 type SimSupervisor = Supervisor<Handle, SimClock, SimProcesses, SimHelpers>;

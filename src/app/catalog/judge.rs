@@ -14,12 +14,12 @@ use crate::protocol::status::Refusal;
 use super::access::Owners;
 use super::digest::{self, Content};
 use super::look::{self, Found, Look};
-use super::reload::Reload;
 use super::shebang::{self, Head, Interpreter};
 use super::{MANIFEST_EXT, Picture, Problem, Terms, shell_word, split};
+use crate::app::reach::Reach;
 
 /// What the globs of an agent covered when it was judged.
-pub(super) type Covered = Option<(Reload, Result<String, Problem>)>;
+pub(super) type Covered = Option<(Reach, Result<String, Problem>)>;
 
 /// All that judging rests on, beside the files of the agent.
 pub(super) struct Judge<'a, S> {

@@ -13,7 +13,6 @@ mod digest;
 mod judge;
 mod look;
 mod offer;
-mod reload;
 mod shebang;
 mod terms;
 #[cfg(test)]
@@ -32,9 +31,9 @@ use crate::protocol::manifest::Manifest;
 use crate::protocol::name::AgentName;
 use crate::protocol::status::Refusal;
 
+use crate::app::reach::Reach;
 pub use access::Owners;
 use look::{Look, Seen};
-use reload::Reload;
 pub use terms::{Terms, crew_file};
 
 /// The most entries of `agents/`.
@@ -102,7 +101,7 @@ pub(in crate::app) struct Problem {
 }
 
 impl Problem {
-    fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(in crate::app) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: remedy.into() }
     }
 
@@ -126,7 +125,7 @@ struct Group {
     files: Vec<String>,
     seen: Seen,
     /// The globs of `reload_on`, and what they covered.
-    reload: Option<(Reload, Result<String, Problem>)>,
+    reload: Option<(Reach, Result<String, Problem>)>,
     /// The file that was accepted last: it has precedence over others with the same stem.
     accepted: Option<String>,
     picture: Picture,

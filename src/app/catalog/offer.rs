@@ -18,8 +18,8 @@ use super::judge::{
     unreadable,
 };
 use super::look::{self, Look};
-use super::reload::Reload;
 use super::{Offer, Problem, shell_word};
+use crate::app::reach::Reach;
 
 impl<S: Store> Judge<'_, S> {
     /// Makes an offer of a program, a declaration, or both. What `reload_on` covers goes to `covered` as soon as
@@ -71,12 +71,15 @@ impl<S: Store> Judge<'_, S> {
         argv.extend(manifest.args.iter().map(OsString::from));
 
         if !manifest.reload_on.is_empty() {
-            let reload = Reload::new(&manifest.reload_on).map_err(complain)?;
+            let reload = Reach::new("reload_on", &manifest.reload_on).map_err(complain)?;
             let digest = reload.digest(self.store, self.layout);
             *covered = Some((reload, digest.clone()));
             version.add("reload_on", digest.map_err(complain)?.as_bytes());
         }
         let digest = version.finish();
+        if !manifest.triggers.watch.is_empty() {
+            Reach::new("watch", &manifest.triggers.watch).map_err(complain)?;
+        }
         let table = timetable(&manifest, self.terms.crew_file.timezone.as_ref()).map_err(complain)?;
         Ok(Offer { agent, file, digest, manifest, table, argv, workdir, dot_env, env_file, warnings })
     }

@@ -142,6 +142,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Hint::Touched { area: Area::Agents, path, touch } => self.agent_file_touched(now, &path, touch),
             Hint::Touched { area, path, touch } => match area {
                 Area::Agents | Area::Extra => self.agents_due_in(now, EXTRA_PACE_MS),
+                Area::Watched => self.watched_touched(now, &path, touch),
                 Area::CrewFile => drop(look.places.insert(Place::CrewFile)),
                 Area::State | Area::Stopped => drop(look.places.insert(Place::Switches)),
                 Area::Requests if touch == Touch::Gone => {

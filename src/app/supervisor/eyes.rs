@@ -24,7 +24,7 @@ pub(super) enum WatchOrder {
     /// Everything is to be watched anew.
     Again,
     /// This is to be watched beside the crew's own places, and nothing else.
-    Extra(BTreeSet<(PathBuf, Scope)>),
+    Extra(BTreeSet<(PathBuf, Area, Scope)>),
 }
 
 /// The door that hints come through.
@@ -77,7 +77,7 @@ pub(super) struct Eyes {
     watches: Option<Watches>,
     orders: Receiver<WatchOrder>,
     layout: Layout,
-    extra: BTreeSet<(PathBuf, Scope)>,
+    extra: BTreeSet<(PathBuf, Area, Scope)>,
     door: Arc<Door>,
 }
 
@@ -121,7 +121,7 @@ impl Eyes {
 
     fn watch_all(&mut self, sender: &Sender<Message>) {
         let extra = self.extra.iter();
-        let extra = extra.map(|(path, scope)| Route { path: path.clone(), area: Area::Extra, scope: *scope });
+        let extra = extra.map(|(path, area, scope)| Route { path: path.clone(), area: *area, scope: *scope });
         let routes: Vec<Route> = watched(&self.layout).into_iter().chain(extra).collect();
         for Route { path, area, scope } in routes {
             let Some(watches) = &mut self.watches else { return };
@@ -147,13 +147,13 @@ impl Eyes {
         }
     }
 
-    fn watch_beside(&mut self, paths: BTreeSet<(PathBuf, Scope)>) {
+    fn watch_beside(&mut self, paths: BTreeSet<(PathBuf, Area, Scope)>) {
         let Some(watches) = &mut self.watches else { return };
-        for (gone, _) in self.extra.difference(&paths) {
-            watches.unwatch(gone, Area::Extra);
+        for (gone, area, _) in self.extra.difference(&paths) {
+            watches.unwatch(gone, *area);
         }
-        for (new, scope) in paths.difference(&self.extra) {
-            if let Err(error) = watches.watch(new, Area::Extra, *scope) {
+        for (new, area, scope) in paths.difference(&self.extra) {
+            if let Err(error) = watches.watch(new, *area, *scope) {
                 log::warn!("{}: {error}", new.display());
             }
         }

@@ -11,8 +11,8 @@ use crate::machine::effect::{Grant, Mode};
 use crate::protocol::layout::Shelf;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{RunId, TaskId};
-use crate::protocol::schedule::SlotId;
-use crate::protocol::task::Made;
+use crate::protocol::task::{Made, TaskRecord, WATCH};
+use crate::protocol::trigger::Changes;
 use crate::protocol::variables::{ENV_TASK, ENV_TASK_FILE};
 
 use super::{Helpers, Supervisor};
@@ -24,7 +24,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         run: &RunId,
         offer: &Offer,
         grant: Option<&Grant>,
-        slot: Option<SlotId>,
+        record: Option<&TaskRecord>,
     ) -> Launch {
         let layout = &self.options.layout;
         let agent = &offer.agent;
@@ -37,7 +37,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             payload: payload.clone(),
             output: layout.output(agent, &grant.lock.task, grant.lock.token),
             needs: Some(layout.needs(agent, run)).filter(|path| self.is_there(path)),
-            slot,
+            slot: record.and_then(|record| record.slot.clone()),
+            changed: record.map(changed_in).unwrap_or_default(),
             fallback: grant.mode == Mode::Fallback,
         });
         // A handler may have several runs at once, and its beats are its own affair: a file each.
@@ -107,4 +108,13 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             workdir: None,
         })
     }
+}
+
+/// The files of a firing by changes.
+fn changed_in(record: &TaskRecord) -> Vec<String> {
+    let changes = (record.by == WATCH).then(|| serde_json::from_str::<Changes>(record.payload.get()).ok());
+    changes
+        .flatten()
+        .map(|it| it.changed.into_iter().map(|changed| changed.path).collect())
+        .unwrap_or_default()
 }

@@ -43,6 +43,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.agents_looked = now.mono;
             self.look_at_agents(now);
         }
+        self.look_at_watched(now);
         let requests = self.read_requests(now);
         self.look_at_locks(now);
         self.look_at_outcomes(now);

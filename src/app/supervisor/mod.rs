@@ -28,6 +28,7 @@ mod shelves;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ use crate::edge::pump::PumpReport;
 use crate::edge::signals::SignalEvent;
 use crate::edge::store::{Store, temp_name};
 use crate::edge::watchdog::{Assignment, Sighting};
-use crate::edge::watches::{Hint, Scope};
+use crate::edge::watches::{Area, Hint, Scope};
 use crate::edge::writer::Job;
 use crate::edge::writer_thread::WriterReport;
 use crate::machine::effect::RecordChange;
@@ -107,8 +108,8 @@ pub trait Helpers {
     fn rewatch(&self);
     /// What ended long ago is to be removed.
     fn tidy(&self, order: tidying::Order);
-    /// Files outside `agents/` that belong to agents are to be watched.
-    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>);
+    /// Files outside `agents/` that belong to agents, or that they watch, are to be watched.
+    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Area, Scope)>);
 }
 
 /// What the supervisor is told once, at its start.
@@ -234,7 +235,9 @@ pub struct Supervisor<S: Store, C, P, H> {
     second_looks: BTreeMap<PathBuf, Mono>,
     /// Tasks whose owner is gone and whose outcomes could not be looked for yet.
     unlooked: BTreeSet<(TaskId, AgentName)>,
-    /// Firings of slots that are to be submitted.
+    /// What jobs watch.
+    watched: BTreeMap<AgentName, watched::Watched>,
+    /// Firings that are to be submitted.
     fired: Vec<TaskRecord>,
     /// Tasks that were submitted within others, by the ticket of the record that they wait for.
     counting: BTreeMap<u64, Vec<(AgentName, BoundName)>>,
@@ -304,6 +307,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             put_last: BTreeMap::new(),
             second_looks: BTreeMap::new(),
             unlooked: BTreeSet::new(),
+            watched: BTreeMap::new(),
             fired: Vec::new(),
             counting: BTreeMap::new(),
             unsettled: BTreeSet::new(),
@@ -346,6 +350,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.watch_again();
             }
             self.look_at_everything();
+            self.look_at_all_watched(now);
             self.recover_unread(now);
             self.look_for_withdrawn(now);
             self.try_staying_again(now);
@@ -394,10 +399,12 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let fresh = self.being_written.values().map(|(since, _)| since.plus(WRITING_MS)).min();
             let writing = self.writing_check.or(fresh.filter(|at| *at > now));
             let postponed = self.postponed_due;
-            next = [second_look, writing, postponed, self.agents_due, self.shown.due, self.shown.again]
-                .into_iter()
-                .flatten()
-                .fold(next, Mono::min);
+            let watched = self.watched.values().filter_map(|watched| watched.due).min();
+            next =
+                [second_look, writing, postponed, watched, self.agents_due, self.shown.due, self.shown.again]
+                    .into_iter()
+                    .flatten()
+                    .fold(next, Mono::min);
         }
         // Nothing is to be done at the watchdog's next round, but if it comes late, something stood still.
         self.wanted_to_wake = Some(now.max(self.round_due.map_or(next, |round| round.min(next))));

@@ -52,6 +52,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             | Effect::DropSubmission(..)
             | Effect::RejectSubmission(..)
             | Effect::Fire(..)
+            | Effect::FireChanges(_)
+            | Effect::FiringEnded(..)
             | Effect::KeepTrigger(..)
             | Effect::Record(..)
             | Effect::NameOwner(_)
@@ -73,10 +75,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Effect::Judge { run, task, made } => self.judge(run, &task, &made, events),
             Effect::Adopt(agent, digest) => {
+                let offer = self.offers.get(&(agent.clone(), digest.clone()));
+                let manifest = offer.map(|offer| offer.manifest.clone());
+                self.watch_for(now, &agent, manifest.as_ref());
                 self.offers.retain(|(name, of), _| *name != agent || *of == digest);
                 self.shown.extra_changed = true;
             }
             Effect::Forget(agent) => {
+                self.watch_for(now, &agent, None);
                 self.offers.retain(|(name, _), _| *name != agent);
                 self.shown.forgotten.insert(agent);
             }
@@ -91,6 +97,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 self.admit(now, ticket, &task, Admission { token, phase, replaces, fact });
             }
             Effect::Fire(slot, not_before) => self.fire(now, &slot, not_before),
+            Effect::FireChanges(agent) => self.fire_changes(now, &agent),
+            Effect::FiringEnded(agent, task, well) => self.firing_ended(now, &agent, &task, well),
             Effect::KeepTrigger(agent, record) => self.keep_trigger(&agent, &record),
             Effect::RejectSubmission(task, why) => {
                 let path = self.options.layout.new_task(&task);
@@ -159,12 +167,14 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
                 return;
             }
         }
-        let mut slot = None;
+        let mut record = None;
         if let Some(grant) = grant {
-            let Some(record) = self.lay_out_task(&run, agent, grant, events) else { return };
-            slot = record.slot;
+            record = self.lay_out_task(&run, agent, grant, events);
+            if record.is_none() {
+                return;
+            }
         }
-        let launch = self.launch_of(&run, &offer, grant, slot);
+        let launch = self.launch_of(&run, &offer, grant, record.as_ref());
         self.processes.order(Order::Spawn(Box::new(launch)));
     }
 

@@ -9,6 +9,7 @@ use crate::edge::clock::Clock;
 use crate::edge::processes::Processes;
 use crate::edge::store::Store;
 use crate::edge::watchdog::{Assignment, Subject, Tree};
+use crate::edge::watches::Area;
 use crate::protocol::record::{self, VERSION};
 use crate::protocol::status::CrewStatus;
 use crate::protocol::time::Now;
@@ -74,7 +75,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             self.assign(now);
         }
         if std::mem::take(&mut self.shown.extra_changed) {
-            self.helpers.watch_extra(self.catalog.watched());
+            let extra = self.catalog.watched().into_iter().map(|(path, scope)| (path, Area::Extra, scope));
+            self.helpers.watch_extra(extra.chain(self.watched_dirs()).collect());
         }
     }
 

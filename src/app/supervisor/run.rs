@@ -22,7 +22,7 @@ use crate::edge::processes::{
 use crate::edge::pump::Pump;
 use crate::edge::signals::{Signals, outlive_file_size_limit};
 use crate::edge::watchdog::{Assignment, Watchdog};
-use crate::edge::watches::{Hint, Scope};
+use crate::edge::watches::{Area, Hint, Scope};
 use crate::edge::writer::Job;
 use crate::edge::writer_thread::{Unfinished, WriterThread};
 use crate::machine::Setup;
@@ -138,7 +138,7 @@ impl Helpers for RealHelpers {
     fn tidy(&self, order: tidying::Order) {
         self.tidier.tidy(order);
     }
-    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Scope)>) {
+    fn watch_extra(&self, paths: BTreeSet<(PathBuf, Area, Scope)>) {
         let _ = self.watch_orders.send(WatchOrder::Extra(paths));
     }
 }

@@ -62,7 +62,7 @@ impl Helpers for Told {
     fn rewatch(&self) {
         self.watches.set(self.watches.get() + 1);
     }
-    fn watch_extra(&self, _: BTreeSet<(PathBuf, Scope)>) {}
+    fn watch_extra(&self, _: BTreeSet<(PathBuf, Area, Scope)>) {}
 }
 
 impl Told {

@@ -130,6 +130,11 @@ impl Layout {
     pub fn trigger(&self, agent: &AgentName) -> PathBuf {
         below(&self.triggers(), format!("{agent}.json"))
     }
+    /// `state/triggers/NAME.files`: what a job with `watch` has handled.
+    #[must_use]
+    pub fn handled_files(&self, agent: &AgentName) -> PathBuf {
+        below(&self.triggers(), format!("{agent}.files"))
+    }
     /// `state/requests/`
     #[must_use]
     pub fn requests(&self) -> PathBuf {

@@ -19,7 +19,7 @@ pub(crate) const COMMON: [&str; 14] = [
 ];
 
 /// The keys that only an agent's own manifest may set.
-pub(crate) const OWN: [&str; 22] = [
+pub(crate) const OWN: [&str; 25] = [
     "about",
     "enabled",
     "handles",
@@ -42,15 +42,15 @@ pub(crate) const OWN: [&str; 22] = [
     "catch_up_window",
     "overlap",
     "throttle",
+    "watch",
+    "debounce",
+    "max_wait",
 ];
 
 /// The keys of a manifest that later versions will have.
-pub(crate) const RESERVED: [&str; 17] = [
-    "watch",
+pub(crate) const RESERVED: [&str; 14] = [
     "on_memory",
     "after",
-    "debounce",
-    "max_wait",
     "cpu",
     "nice",
     "user",

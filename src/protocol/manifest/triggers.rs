@@ -1,6 +1,6 @@
 //! When an agent that is a job runs: by the clock, by events, and how often at the most.
 //!
-//! Those of events are reserved ([`super::keys::RESERVED`]): nothing acts on them yet.
+//! `on_memory` and `after` are reserved ([`super::keys::RESERVED`]): nothing acts on them yet.
 
 use super::report::{ManifestError, quote};
 use super::section::{Section, decode, read};
@@ -61,7 +61,7 @@ pub struct Throttle {
 }
 
 /// What starts the runs of a job, all defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Triggers {
     /// `schedule`, `every` and `at`: together, if there are several.
     pub clock: Vec<Entry>,
@@ -87,6 +87,25 @@ pub struct Triggers {
     pub max_wait_ms: Option<u64>,
     /// `throttle`
     pub throttle: Option<Throttle>,
+}
+
+impl Default for Triggers {
+    fn default() -> Self {
+        Self {
+            clock: Vec::new(),
+            timezone: None,
+            jitter_ms: 0,
+            catch_up: CatchUp::default(),
+            catch_up_window_ms: CATCH_UP_WINDOW_MS_DEFAULT,
+            overlap: Overlap::default(),
+            watch: Vec::new(),
+            on_memory: Vec::new(),
+            after: Vec::new(),
+            debounce_ms: None,
+            max_wait_ms: None,
+            throttle: None,
+        }
+    }
 }
 
 impl Triggers {

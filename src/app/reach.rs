@@ -1,4 +1,4 @@
-//! The files that `reload_on` makes part of an agent.
+//! The files that globs of a manifest reach: those of `reload_on`, and those of `watch`.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -11,30 +11,32 @@ use crate::edge::watches::Scope;
 use crate::protocol::digest::hex;
 use crate::protocol::layout::Layout;
 
-use super::Problem;
+use super::catalog::{Problem, shell_word};
 
-/// The most files and directories that are looked at for one agent.
-const ENTRIES_MAX: usize = 10_000;
+/// The most files and directories that are looked at for one agent, by key.
+const ENTRIES_MAX: [(&str, usize); 2] = [("reload_on", 10_000), ("watch", 100_000)];
 /// How deep directories are followed.
 const DEPTH_MAX: usize = 32;
 
-/// What an agent's `reload_on` covers.
+/// What the globs of one key of a manifest reach.
 #[derive(Debug, Clone)]
-pub(super) struct Reload {
+pub(super) struct Reach {
+    /// The key, for errors.
+    key: &'static str,
     globs: GlobSet,
     /// Where to look, relative to the crew, and how many directories deep.
     bases: Vec<(PathBuf, usize)>,
 }
 
-impl Reload {
+impl Reach {
     /// Reads the globs, which are relative to the crew's directory.
-    pub(super) fn new(patterns: &[String]) -> Result<Self, Problem> {
+    pub(super) fn new(key: &'static str, patterns: &[String]) -> Result<Self, Problem> {
         let mut builder = GlobSetBuilder::new();
         let mut bases = Vec::new();
         for pattern in patterns {
             let bad = |why: &str| {
                 Problem::new(
-                    format!("reload_on: {pattern:?}: {why}"),
+                    format!("{key}: {pattern:?}: {why}"),
                     "write globs relative to the crew, such as \"lib/**/*.py\"",
                 )
             };
@@ -51,8 +53,8 @@ impl Reload {
         }
         let globs = builder
             .build()
-            .map_err(|error| Problem::new(format!("reload_on: {error}"), "use fewer or simpler globs"))?;
-        Ok(Self { globs, bases })
+            .map_err(|error| Problem::new(format!("{key}: {error}"), "use fewer or simpler globs"))?;
+        Ok(Self { key, globs, bases })
     }
 
     /// The directories to watch, absolute, and how deep.
@@ -64,18 +66,32 @@ impl Reload {
     /// A digest over path, size, time and mode of every file that matches: content is not read.
     /// Symlinks are not followed; what begins with a dot, and `state/`, is left out.
     pub(super) fn digest(&self, store: &impl Store, layout: &Layout) -> Result<String, Problem> {
+        let mut hash = Sha256::new();
+        for (path, version) in self.files(store, layout)? {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+            hash.update(version);
+            hash.update([0]);
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
+    /// Every file that matches, relative to the crew, with what tells its versions apart: size, time, mode and owner.
+    pub(super) fn files(
+        &self,
+        store: &impl Store,
+        layout: &Layout,
+    ) -> Result<BTreeMap<PathBuf, String>, Problem> {
         let mut matches = BTreeMap::new();
-        let mut budget = ENTRIES_MAX;
+        let mut budget = self.entries_max();
         for (base, depth) in &self.bases {
             self.walk(store, layout, base, *depth, &mut budget, &mut matches)?;
         }
-        let mut hash = Sha256::new();
-        for (path, line) in matches {
-            hash.update(path.as_os_str().as_encoded_bytes());
-            hash.update([0]);
-            hash.update(line);
-        }
-        Ok(hex(&hash.finalize()))
+        Ok(matches)
+    }
+
+    fn entries_max(&self) -> usize {
+        ENTRIES_MAX.iter().find(|(key, _)| *key == self.key).map_or(0, |(_, max)| *max)
     }
 
     fn walk(
@@ -95,13 +111,17 @@ impl Reload {
             }
             let entries = store.list(&path, *budget + 1).map_err(|error| {
                 Problem::new(
-                    format!("reload_on: {} cannot be read: {error}", dir.display()),
-                    format!("ls -ld {}", super::shell_word(&dir.to_string_lossy())),
+                    format!("{}: {} cannot be read: {error}", self.key, dir.display()),
+                    format!("ls -ld {}", shell_word(&dir.to_string_lossy())),
                 )
             })?;
             *budget = budget.checked_sub(entries.len()).ok_or_else(|| {
                 Problem::new(
-                    format!("reload_on: more than {ENTRIES_MAX} files lie where its globs may match"),
+                    format!(
+                        "{}: more than {} files lie where its globs may match",
+                        self.key,
+                        self.entries_max()
+                    ),
                     "begin the globs with a narrower directory, such as \"src/**/*.js\"",
                 )
             })?;
@@ -113,7 +133,7 @@ impl Reload {
                     && self.globs.is_match(&relative)
                     && let Ok(Some(is)) = store.stat(&layout.crew().join(&relative))
                 {
-                    let line = format!("{} {} {:o} {}\n", is.size, is.mtime_ns, is.mode, is.uid);
+                    let line = format!("{} {} {:o} {}", is.size, is.mtime_ns, is.mode, is.uid);
                     matches.insert(relative, line);
                 }
             }
@@ -154,8 +174,8 @@ mod tests {
     #[test]
     fn globs_stay_inside_the_crew() {
         for bad in ["/etc/*", "../x", "", "a/[", "./../y"] {
-            assert!(Reload::new(&[bad.to_owned()]).is_err(), "{bad:?}");
+            assert!(Reach::new("watch", &[bad.to_owned()]).is_err(), "{bad:?}");
         }
-        assert!(Reload::new(&["src/**/*.js".to_owned()]).is_ok());
+        assert!(Reach::new("watch", &["src/**/*.js".to_owned()]).is_ok());
     }
 }
