@@ -215,7 +215,7 @@ mod tests {
             ),
             [
                 "nightcrew.toml:2: \"handles\" does not belong here; set it in the manifest of an agent",
-                "nightcrew.toml:3: \"schedule\" is not in this version; remove it: nothing here would act on it",
+                "nightcrew.toml:3: \"schedule\" does not belong here; set it in the manifest of an agent",
                 "nightcrew.toml:4: \"path\" does not belong here; set it at the top of the file",
                 "nightcrew.toml:6: unknown key \"cores\"; the keys here are tasks_at_once",
                 "nightcrew.toml:7: \"timeout\" does not belong here; set it below a line `[defaults]`",

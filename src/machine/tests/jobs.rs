@@ -8,7 +8,7 @@ use crate::protocol::trigger::TriggerRecord;
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-fn job(text: &str) -> Manifest {
+pub(super) fn job(text: &str) -> Manifest {
     let text = format!("command = [\"x\"]\n{text}");
     from_toml("j.toml", text, &Defaults::default()).unwrap().of(&name("j"))
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod liveness;
 mod random;
 mod services;
+mod stirred;
 mod tasks;
 mod waits;
 
