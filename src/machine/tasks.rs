@@ -361,10 +361,10 @@ impl State {
         matches!(stage, Some(Stage::Ready | Stage::Waiting { .. } | Stage::Blocked))
     }
 
-    /// The token that an open task bears.
+    /// The token that an open task bears whose result is not made yet.
     #[must_use]
-    pub fn token_of(&self, id: &TaskId) -> Option<u64> {
-        self.tasks.get(id).map(|task| task.token)
+    pub fn token_to_claim(&self, id: &TaskId) -> Option<u64> {
+        self.tasks.get(id).filter(|task| task.made().is_none()).map(|task| task.token)
     }
 
     /// True if what was submitted within this task, by the claim of this token and nonce, may still count.

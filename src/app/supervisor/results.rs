@@ -241,7 +241,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         let lock = self.read_lock(&name.task).map_err(|error| format!("its lock: {error}"))?;
         // What nobody can read may be its own, and is decided about as such.
         let its_lock = lock.is_some_and(|lock| lock.map_or(true, |lock| lock.nonce == name.nonce));
-        let waits = its_lock && self.state.token_of(&name.task) == Some(name.token)
+        let waits = its_lock && self.state.token_to_claim(&name.task) == Some(name.token)
             || self.state.may_count(&name.task, name.token, &name.nonce)
             || reviewed.is_some_and(|made| made.nonce == name.nonce);
         Ok(if waits { Settled::Waits } else { Settled::Dropped })
