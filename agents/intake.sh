@@ -1,13 +1,18 @@
 #!/bin/sh
 # /// agent
 # about = "Submits what is to be done with each text dropped into inbox/"
-# heartbeat = "20s"
+# watch = ["inbox/*"]
+# debounce = "200ms"
+# max_wait = "2s"
+# timeout = "10m"
 # ///
 #
-# Written in POSIX sh with coreutils alone, and without any nightcrew command: docs/protocol.md is all
-# that it relies on. For each text there are three tasks: a summary and the facts, which go on side by side,
-# and a page, which needs both. They are submitted once for each content that the text has had: going
-# back to an earlier content is no new task.
+# A job: one process whenever files in inbox/ changed, which is told which. What a run that fails was told, the
+# next one is told again. Written in POSIX sh with coreutils alone, and without any nightcrew command:
+# docs/protocol.md is all that it relies on. For each text there are three tasks: a summary and the facts, which go on
+# side by side, and a page, which needs both. They are submitted once for each content that the text has had: going
+# back to an earlier content is no new task. Of a text that is still being copied the half is submitted, perhaps, and
+# then the whole: it is another change, and nothing is published of two versions.
 
 set -u
 LC_ALL=C
@@ -15,17 +20,12 @@ export LC_ALL
 cd "$NIGHTCREW_DIR" || exit 75
 
 bytes_max=4194304
-looks_per_beat=5
+nothing_to_do=66
 tasks=$NIGHTCREW_DIR/state/tasks
 newline='
 '
 
 say() { printf '%s\n' "$*"; }
-
-# Appends, so that `tail -f` can follow. The supervisor cuts the file when it grows long.
-beat() {
-    printf '%s progress=%d note="%s"\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$submitted" "$1" >>"$NIGHTCREW_HEARTBEAT"
-}
 
 # JSON allows any character in a string but control characters (refused before) and these two.
 json_text() {
@@ -77,7 +77,7 @@ submit() {
     fi
 }
 
-# The tasks of one text. Whatever a crash leaves out, the next look adds: each has its id from the text.
+# The tasks of one text. Whatever a crash leaves out, the next run adds: each has its id from the text.
 hand_in() {
     file=$1 name=${1#inbox/} fresh=
     content=$(sha256sum <"$file") || return 1
@@ -91,9 +91,9 @@ hand_in() {
     [ -n "$fresh" ] || return 0
     submitted=$((submitted + 1))
     say "submitted $name: edit $edit, facts $facts, publish $publish"
-    # A thousand texts at once take a while, in which this agent is not hung.
-    beat "submitted $publish"
 }
+
+refuse() { say "refused: $*"; }
 
 # Looks at one file; returns 1 if it has to be looked at again.
 consider() {
@@ -101,64 +101,44 @@ consider() {
         *[[:cntrl:]]*) refuse "a name with control characters"; return 0 ;;
         *~ | *.part | *.swp | *.tmp) return 0 ;;
     esac
+    # It was removed, now or meanwhile: its page stays.
+    [ -e "$1" ] || [ -L "$1" ] || return 0
     # A symlink may lead anywhere, and reading a FIFO may never end.
     if [ -L "$1" ] || [ ! -f "$1" ]; then refuse "$1: not a regular file"; return 0; fi
-    look=$(stat -c '%n|%s|%y|%i' "$1" 2>/dev/null) || return 1
-    # A file still being copied looks different each time.
-    case $newline$last$newline in
-        *"$newline$look$newline"*) ;;
-        *) return 1 ;;
-    esac
-    case $newline$settled$newline in *"$newline$look$newline"*) return 0 ;; esac
-    bytes=$(stat -c %s "$1" 2>/dev/null) || return 1
+    bytes=$(stat -c %s "$1" 2>/dev/null) || return 0
     if [ "$bytes" -eq 0 ]; then
         refuse "$1: empty"
     elif [ "$bytes" -gt "$bytes_max" ]; then
         refuse "$1: $bytes bytes, where $bytes_max are allowed"
     elif [ ! -r "$1" ]; then
         refuse "$1: not readable"
-    elif ! hand_in "$1"; then
-        return 1
+    else
+        hand_in "$1"
     fi
-    settled=$settled$newline$look
 }
 
-# Says a reason once, not once a look.
-refuse() {
-    case $newline$refused$newline in *"$newline$1$newline"*) return ;; esac
-    [ ${#refused} -lt 65536 ] || refused=
-    refused=$refused$newline$1
-    say "refused: $1"
-}
+# How many files this run is told of: within a name no such words can stand, since JSON escapes its quotes.
+told=$(grep -o '","change":"' "$NIGHTCREW_TASK_FILE" | wc -l)
+# The variable holds whole lines, 32 KiB of them; the payload on standard input holds all.
+listed=$(printf %s "${NIGHTCREW_CHANGED:-}" | wc -l)
 
-# `wait` returns when a signal comes, where a plain `sleep` would be slept to its end. Ending by the
-# signal itself, not by `exit 0`, says that this service was stopped and did not finish.
-trap 'kill "$nap" 2>/dev/null; trap - TERM; kill -TERM $$' TERM
-nap=
-
-submitted=0 looks=0 last='' settled='' refused='' calm=
-while :; do
-    [ -d inbox ] || mkdir -p inbox
-    now=$(stat -c '%n|%s|%y|%i' inbox/* 2>/dev/null)
-    [ $? -ne 126 ] || refuse "inbox/ holds too many files for one command line: move old ones away"
-    # At rest a look is a single stat(1).
-    if [ "$now" != "$last" ] || [ -z "$calm" ]; then
-        calm=yes
-        for path in inbox/*; do
-            [ -e "$path" ] || [ -L "$path" ] || continue
-            consider "$path" || calm=
-        done
-        [ -z "$calm" ] || [ -z "$now" ] || settled=$now
-        last=$now
-    fi
-    looks=$((looks + 1))
-    # No beat at the first look: what lies in the inbox is submitted at the second, and whoever waits for
-    # this agent to be under way (`run --until-idle`) should wait for that.
-    if [ "$looks" -eq 2 ] || [ $((looks % looks_per_beat)) -eq 0 ]; then
-        beat "$submitted submitted since the start"
-    fi
-    sleep 1 &
-    nap=$!
-    wait "$nap"
-    nap=
+submitted=0 failed=''
+set -f
+IFS=$newline
+# shellcheck disable=SC2086 # one word a line
+set -- ${NIGHTCREW_CHANGED:-}
+if [ "$listed" -ne "$told" ] || [ "$told" -eq 0 ]; then
+    # Too many for the variable, or started by hand: look at all. What is submitted already is passed over.
+    set +f
+    set -- inbox/*
+fi
+unset IFS
+for path in "$@"; do
+    consider "$path" || failed=$path
 done
+if [ -n "$failed" ]; then
+    say "not all could be submitted, the last being $failed: they come again"
+    exit 1
+fi
+[ "$submitted" -gt 0 ] || exit "$nothing_to_do"
+say "$submitted submitted"

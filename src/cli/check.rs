@@ -79,12 +79,10 @@ fn effective(offer: &Offer, now: Wall) -> Effective<'_> {
         about: &offer.manifest.about,
         kind: offer.manifest.kind(),
         next: offer.table.iter().flat_map(|table| next_of(table, now)).collect(),
-        trigger: match &offer.table {
-            Some(table) => table.words(),
-            None if handler => {
-                format!("tasks of {}, {} at once", kinds.join(", "), offer.manifest.concurrency)
-            }
-            None => "kept alive".into(),
+        trigger: match (offer.manifest.is_job(), handler) {
+            (true, _) => fired_by(offer),
+            (false, true) => format!("tasks of {}, {} at once", kinds.join(", "), offer.manifest.concurrency),
+            (false, false) => "kept alive".into(),
         },
         enabled: offer.manifest.enabled,
         timeout: handler.then(|| show_duration(*timeout_ms)),
@@ -94,6 +92,14 @@ fn effective(offer: &Offer, now: Wall) -> Effective<'_> {
         max_rss_bytes: offer.manifest.max_rss_bytes,
         warnings: &offer.warnings,
     }
+}
+
+/// What a job is fired by, in words.
+fn fired_by(offer: &Offer) -> String {
+    let watch = &offer.manifest.triggers.watch;
+    let watched = (!watch.is_empty()).then(|| format!("changes of {}", watch.join(", ")));
+    let all: Vec<String> = offer.table.iter().map(Timetable::words).chain(watched).collect();
+    all.join("; ")
 }
 
 /// The next times of a schedule, as clocks in its zone show them.

@@ -34,7 +34,8 @@ pub(crate) struct Args {
 
 pub(crate) const EXAMPLES: &str = "\
 Times are those of the zone in which each schedule is read. What will be skipped when its time
-comes, because its job is stopped then or still at work, is listed too. `jitter` comes on top.
+comes, because its job is stopped then or still at work, is listed too. `jitter` comes on top. What
+`watch` will fire nobody knows: `nightcrew check` shows what is watched.
 
 Examples:
   nightcrew next

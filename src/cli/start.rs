@@ -15,7 +15,7 @@ use super::{chosen, screen, supervision};
 pub(crate) struct Args {
     #[command(flatten)]
     agents: chosen::Args,
-    /// Run this job now, beside its schedule, with this payload
+    /// Fire this job once now, beside its schedule and its watch, with this payload
     #[arg(long, value_name = "JSON", num_args = 0..=1, default_missing_value = "null")]
     now: Option<String>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 pub(crate) const EXAMPLES: &str = "\
 Undoes `nightcrew stop`. An agent that is not stopped is left as it is; `nightcrew restart` starts
 one again that runs. With --now a job is fired at once, once more than its schedule says; what it
-is given lies in $NIGHTCREW_TASK_FILE, and on its standard input.
+is given lies in $NIGHTCREW_TASK_FILE, and on its standard input. While it is stopped that waits.
 
 Examples:
   nightcrew start intake
@@ -67,6 +67,6 @@ fn is_job(agent: &AgentName, offers: &[Offer]) -> Result<(), CliError> {
     }
     let error = CliError::failed(format_args!("{agent} is no job, or cannot run"));
     Err(error.hint(
-        "only what has a schedule is fired; `nightcrew submit` gives a handler a task, `check` tells more",
+        "only what has a schedule or a watch is fired; `nightcrew submit` gives a handler a task, `check` tells more",
     ))
 }

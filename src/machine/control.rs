@@ -313,6 +313,7 @@ impl State {
         quiet
             && settled
             && !self.has_more_due()
+            && !self.awaits_debounce()
             && self.memory_queue_empty
             && self.agents.iter().all(|(name, _)| self.service_is_idle(name, now))
             && !self.tasks.values().any(|task| self.is_taken(task))

@@ -52,17 +52,29 @@ impl State {
                 continue;
             }
             job.debounce.clear();
-            job.record.dirty = None;
+            // Should the firing be lost in a crash, its changes are found again by looking.
+            if job.record.dirty.take().is_some() {
+                out.push(Effect::KeepTrigger(name.clone(), job.record.clone()));
+            }
             if let Some(starts) = &mut job.starts {
                 starts.started(now.mono);
             }
             self.stirred.remove(&name);
+            self.quiet_since = Some(now.mono);
             out.push(Effect::FireChanges(name));
         }
     }
 
     pub(super) fn next_change_deadline(&self) -> Option<Mono> {
         self.stirred_and_free().into_iter().map(|(due, _)| due).min()
+    }
+
+    /// True if changes wait for the end of a `debounce`, and for nothing that may take for ever.
+    pub(super) fn awaits_debounce(&self) -> bool {
+        let waits = |(due, name): &(Mono, AgentName)| {
+            self.jobs.get(name).is_some_and(|job| job.failures == 0 && job.debounce.deadline() == Some(*due))
+        };
+        self.stirred_and_free().iter().any(waits)
     }
 
     /// The jobs that changes wait for and that are free to take them, and from when on.

@@ -77,6 +77,9 @@ fn is_zero(count: &usize) -> bool {
 pub struct HandledFiles {
     /// The version of the format: [`VERSION`].
     pub v: u32,
+    /// How many firings handled them: the same change twice is two firings.
+    #[serde(default)]
+    pub firings: u64,
     /// The version of each, by its path.
     pub files: BTreeMap<String, String>,
 }

@@ -132,6 +132,33 @@ fn a_job_is_given_what_changed_until_a_run_of_it_ends_well() {
 }
 
 #[test]
+fn the_same_change_twice_is_two_firings_and_a_restart_is_none() {
+    let mut crew = Crew::new();
+    fs::create_dir(crew.path("inbox")).unwrap();
+    crew.agent("sort.sh", &job("# watch = [\"inbox/*.md\"]\n# debounce = \"100ms\"", ""));
+    let checked = crew.ok(&["check"]);
+    assert!(checked.contains("changes of inbox/*.md"), "{checked}");
+    drop_file(&crew, "a.md", "1");
+    crew.start();
+    crew.eventually("it is told of", || told(&crew, "sort").len() == 1);
+    // What comes back is what it was: size, time, mode and owner.
+    fs::rename(crew.path("inbox/a.md"), crew.path("a.md")).unwrap();
+    crew.eventually("that it is gone too", || told(&crew, "sort").len() == 2);
+    fs::rename(crew.path("a.md"), crew.path("inbox/a.md")).unwrap();
+    crew.eventually("and that it is back", || told(&crew, "sort").len() == 3);
+    let lines = told(&crew, "sort");
+    assert_eq!(lines[0], lines[2]);
+    assert!(lines[1].contains("\"inbox/a.md\",\"change\":\"removed\""), "{lines:?}");
+    let handled = crew.layout.handled_files(&name("sort"));
+    crew.eventually("all of it is handled", || text_of(&handled).contains("\"firings\":3"));
+    crew.ends_well();
+    assert!(!text_of(&crew.layout.trigger(&name("sort"))).contains("dirty"));
+    crew.spawn_supervisor(&["--until-idle"], &[]);
+    assert!(crew.supervisors_end().success());
+    assert_eq!(told(&crew, "sort"), lines, "nothing changed meanwhile");
+}
+
+#[test]
 fn ten_thousand_files_at_once_are_one_run_within_max_wait() {
     const COUNT: usize = 10_000;
     let mut crew = Crew::new();

@@ -220,3 +220,30 @@ fn a_page_is_not_joined_of_two_versions_of_a_text() {
     assert_eq!(publish("1"), Some(0));
     assert!(crew.path("site/a.html").exists());
 }
+
+#[test]
+fn a_text_that_is_dropped_in_later_is_published_and_told_of_by_the_digest() {
+    let mut crew = newsroom(&DOCUMENTS[1..2]);
+    crew.start();
+    crew.eventually("there is a page", || !page(&crew, "license-apache").is_empty());
+    // Left alone: a name like this is an editor's, and one that begins with a dot a hidden file's.
+    for name in ["b.txt~", ".b.txt"] {
+        fs::write(crew.path("inbox").join(name), "No text to publish.\n").expect("written");
+    }
+    fs::write(crew.path("inbox/b \"2\".txt"), "Good morning. This is a text.\n").expect("written");
+    crew.eventually("there is another", || !page(&crew, "b-2").is_empty());
+    crew.ok(&["start", "digest", "--now"]);
+    let digest = || {
+        let digests = fs::read_dir(crew.path("site/digests")).ok()?.next()?;
+        Some(text_of(&digests.expect("an entry").path())).filter(|text| !text.is_empty())
+    };
+    crew.eventually("there is a digest", || digest().is_some());
+    let digest = digest().expect("it is there");
+    for link in ["(../license-apache.html)", "(../b-2.html)"] {
+        assert!(digest.contains(link), "{digest}");
+    }
+    assert_eq!(ended(&crew, Shelf::Done, "publish").len(), 2);
+    let next = crew.ok(&["next", "digest", "-n", "1"]);
+    assert!(next.contains(" 07:00:00 "), "{next}");
+    crew.ends_well();
+}

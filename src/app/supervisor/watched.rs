@@ -17,7 +17,7 @@ use crate::protocol::layout::{Layout, Shelf};
 use crate::protocol::manifest::Manifest;
 use crate::protocol::name::{AgentName, TaskId};
 use crate::protocol::record::{self, VERSION};
-use crate::protocol::task::{TaskRecord, WATCH, Wishes, id_from_payload};
+use crate::protocol::task::{TaskRecord, WATCH, Wishes, id_from_key};
 use crate::protocol::time::{Mono, Now};
 use crate::protocol::trigger::{Change, Changed, Changes, HandledFiles};
 
@@ -34,8 +34,8 @@ const PACE_MS: u64 = 100;
 #[derive(Debug)]
 pub(super) struct Watched {
     reach: Reach,
-    /// The versions that were given to runs which ended well.
-    handled: BTreeMap<String, String>,
+    /// What was given to runs which ended well.
+    handled: HandledFiles,
     /// The changes that the machine was told of last.
     told: Vec<Changed>,
     looked: Mono,
@@ -50,23 +50,24 @@ impl Watched {
         let found: BTreeMap<String, String> =
             found.into_iter().filter_map(|(path, is)| Some((path.to_str()?.to_owned(), is))).collect();
         let new = found.iter().filter_map(|(path, version)| {
-            let change = match self.handled.get(path) {
+            let change = match self.handled.files.get(path) {
                 None => Change::Created,
                 Some(before) if before != version => Change::Changed,
                 Some(_) => return None,
             };
             Some(Changed { path: path.clone(), change, version: Some(version.clone()) })
         });
-        let gone = self.handled.keys().filter(|path| !found.contains_key(*path));
+        let gone = self.handled.files.keys().filter(|path| !found.contains_key(*path));
         let gone = gone.map(|path| Changed { path: path.clone(), change: Change::Removed, version: None });
         Ok(new.chain(gone).collect())
     }
 
     fn handle(&mut self, changes: Changes) {
+        self.handled.firings = self.handled.firings.saturating_add(1);
         for Changed { path, version, .. } in changes.changed {
             match version {
-                Some(version) => drop(self.handled.insert(path, version)),
-                None => drop(self.handled.remove(&path)),
+                Some(version) => drop(self.handled.files.insert(path, version)),
+                None => drop(self.handled.files.remove(&path)),
             }
         }
     }
@@ -101,7 +102,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         self.watched.insert(agent.clone(), watched);
     }
 
-    fn read_handled(&self, agent: &AgentName) -> Result<BTreeMap<String, String>, String> {
+    fn read_handled(&self, agent: &AgentName) -> Result<HandledFiles, String> {
         let path = self.options.layout.handled_files(agent);
         let told = |why: String| {
             format!(
@@ -110,10 +111,8 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             )
         };
         match self.store.read(&path, HandledFiles::LEN_MAX) {
-            Ok(blob) => record::decode::<HandledFiles>(&blob.bytes)
-                .map(|handled| handled.files)
-                .map_err(|error| told(error.to_string())),
-            Err(ReadError::Missing) => Ok(BTreeMap::new()),
+            Ok(blob) => record::decode(&blob.bytes).map_err(|error| told(error.to_string())),
+            Err(ReadError::Missing) => Ok(HandledFiles { v: VERSION, firings: 0, files: BTreeMap::new() }),
             Err(error) => Err(told(error.to_string())),
         }
     }
@@ -166,12 +165,25 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         }
     }
 
-    /// Has a firing submitted that is given what changed. Of the same changes it is the same task.
+    /// Has a firing submitted that is given what changed. Until that is handled, of the same changes it is the same
+    /// task.
     pub(super) fn fire_changes(&mut self, now: Now, agent: &AgentName) {
-        let Some(watched) = self.watched.get(agent) else { return };
+        let Some(watched) = self.watched.get_mut(agent) else { return };
+        // What an earlier supervisor left waiting nobody has looked at yet.
+        match watched.changes(&self.store, &self.options.layout) {
+            Ok(changes) => watched.told = changes,
+            Err(why) => {
+                watched.told.clear();
+                watched.due = Some(now.mono.plus(WRITING_MS));
+                return log::error!("{agent}: {why}; it is looked at again");
+            }
+        }
+        if watched.told.is_empty() {
+            return;
+        }
         let changes = fitting(watched.told.clone());
         let Ok(payload) = serde_json::value::to_raw_value(&changes) else { return };
-        let id = id_from_payload(agent, payload.get().as_bytes());
+        let id = id_from_key(agent, &format!("{} {payload}", watched.handled.firings));
         if let Ok(Some(_)) = self.read_ended(Shelf::Done, &id) {
             // A crash came between its end and the note of what it had handled.
             return self.handled(now, agent, changes);
@@ -202,7 +214,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
         watched.handle(changes);
         watched.due = Some(now.mono);
         watched.told.clear();
-        let bytes = record::encode(&HandledFiles { v: VERSION, files: watched.handled.clone() });
+        let bytes = record::encode(&watched.handled);
         let path = self.options.layout.handled_files(agent);
         self.helpers.write(Job { then: vec![Write::Write { path, bytes }], ..Job::default() });
     }

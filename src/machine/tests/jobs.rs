@@ -1,6 +1,7 @@
 //! Jobs: slots that come, are fired, skipped or missed.
 
 use super::*;
+use crate::machine::state::Course;
 use crate::protocol::manifest::{Defaults, from_toml};
 use crate::protocol::schedule::SlotId;
 use crate::protocol::trigger::TriggerRecord;
@@ -219,4 +220,19 @@ fn a_firing_that_began_is_not_fired_again_unless_its_job_says_so() {
         }
         assert_eq!(s.change().phase, phase, "{text} {begun}");
     }
+}
+
+#[test]
+fn until_idle_waits_for_the_end_of_a_debounce_and_not_for_what_fails() {
+    let mut s = Story::with(Setup { until_idle: true, ..setup() });
+    s.tell(Event::MemoryQueue { empty: true });
+    s.offer("j", "1", job("watch = [\"x/*\"]\ndebounce = \"10s\""));
+    let changed = || Event::FilesChanged(name("j"));
+    s.tell(changed()).wait(9_999);
+    assert!(s.state.course == Course::Working && !s.wants(&Effect::FireChanges(name("j"))), "{:?}", s.news);
+    s.wait(1);
+    assert!(s.wants(&Effect::FireChanges(name("j"))) && !s.wants(&Effect::Exit), "{:?}", s.news);
+    let run = s.admitted("t", "j").up();
+    s.ends(&run, Ending::Code(1)).looked("t").stored().tell(changed()).wait(2_000);
+    assert!(s.wants(&Effect::Exit), "{:?}", s.news);
 }
