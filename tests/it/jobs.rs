@@ -86,8 +86,8 @@ fn what_a_schedule_decided_is_kept_and_a_stopped_job_says_why_it_does_not_run() 
 /// Moves a whole file to where a job watches.
 fn drop_file(crew: &Crew, name: &str, text: &str) {
     let temp = crew.path(&format!(".{name}"));
-    fs::write(&temp, text).unwrap();
-    fs::rename(&temp, crew.path("inbox").join(name)).unwrap();
+    fs::write(&temp, text).expect("a file");
+    fs::rename(&temp, crew.path("inbox").join(name)).expect("a name");
 }
 
 #[test]

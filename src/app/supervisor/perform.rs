@@ -111,18 +111,7 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             }
             Effect::Record(ticket, change) => self.record(now, ticket, *change, events),
             Effect::NameOwner(lock) => self.name_owner(&lock),
-            Effect::RemoveLock(ticket, task) => {
-                let change = if self.is_concluded(&task) {
-                    Change::Remove { path: self.options.layout.lock(&task) }
-                } else {
-                    self.lock_aside(&task)
-                };
-                let job = Job { last: vec![change], ..Job::default() };
-                match ticket {
-                    Some(ticket) => self.helpers.write(Job { ticket: Some(Ticket(ticket)), ..job }),
-                    None => self.take_away(&self.options.layout.lock(&task), job),
-                }
-            }
+            Effect::RemoveLock(ticket, task) => self.remove_lock(ticket, &task),
             Effect::LookForOutcomes(task, agent) => self.look_for_outcomes(&task, &agent, events),
             Effect::RefuseOutcome { agent, task, token, nonce, reason } => {
                 self.refuse_outcome(now, &agent, &task, token, &nonce, &reason);
@@ -144,6 +133,19 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             Effect::Finished(agent, digest) => self.finished(&agent, digest),
             Effect::Watch => self.shown.watch_changed = true,
             Effect::Exit => self.ended = true,
+        }
+    }
+
+    fn remove_lock(&mut self, ticket: Option<u64>, task: &TaskId) {
+        let change = if self.is_concluded(task) {
+            Change::Remove { path: self.options.layout.lock(task) }
+        } else {
+            self.lock_aside(task)
+        };
+        let job = Job { last: vec![change], ..Job::default() };
+        match ticket {
+            Some(ticket) => self.helpers.write(Job { ticket: Some(Ticket(ticket)), ..job }),
+            None => self.take_away(&self.options.layout.lock(task), job),
         }
     }
 

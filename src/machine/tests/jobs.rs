@@ -59,7 +59,7 @@ impl Story {
             Fact::SlotSkipped { slot, why } => Some((slot.to_string(), why.clone())),
             _ => None,
         };
-        self.facts().iter().filter_map(|fact| skipped(fact)).collect()
+        self.facts().iter().filter_map(skipped).collect()
     }
 
     fn missed(&self) -> Vec<(String, String, usize)> {
@@ -67,7 +67,7 @@ impl Story {
             Fact::SlotsMissed { first, last, count } => Some((first.to_string(), last.to_string(), *count)),
             _ => None,
         };
-        self.facts().iter().filter_map(|fact| missed(fact)).collect()
+        self.facts().iter().filter_map(missed).collect()
     }
 }
 
