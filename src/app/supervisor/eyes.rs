@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::edge::watches::{Area, Hint, Route, Scope, Watches};
+use crate::edge::watches::{Area, Hint, Route, Scope, Touch, Watches};
 use crate::protocol::layout::Layout;
 
 use super::Message;
@@ -142,12 +142,12 @@ impl Eyes {
                         let _ = sender.send(Message::Hint(Hint::Rescan));
                     }
                 }
-                WatchOrder::Extra(paths) => self.watch_beside(paths),
+                WatchOrder::Extra(paths) => self.watch_beside(sender, paths),
             }
         }
     }
 
-    fn watch_beside(&mut self, paths: BTreeSet<(PathBuf, Area, Scope)>) {
+    fn watch_beside(&mut self, sender: &Sender<Message>, paths: BTreeSet<(PathBuf, Area, Scope)>) {
         let Some(watches) = &mut self.watches else { return };
         for (gone, area, _) in self.extra.difference(&paths) {
             watches.unwatch(gone, *area);
@@ -155,6 +155,10 @@ impl Eyes {
         for (new, area, scope) in paths.difference(&self.extra) {
             if let Err(error) = watches.watch(new, *area, *scope) {
                 log::warn!("{}: {error}", new.display());
+            } else if *area == Area::Watched && self.door.lets_in() {
+                // What came since it was looked at, and before it was watched, is found by looking again.
+                let hint = Hint::Touched { area: *area, path: new.clone(), touch: Touch::Whole };
+                let _ = sender.send(Message::Hint(hint));
             }
         }
         self.extra = paths;
