@@ -36,7 +36,7 @@ fn every_refusal_has_its_reason_and_remedy_in_status() {
         ("bad name.sh", RUNS, 0o755, &["name", "mv"]),
         ("misspelled.sh", &manifest("max_rs = \"1M\""), 0o755, &["line 4", "max_rs", "max_rss"]),
         ("mistyped.sh", &manifest("stop_grace = 3"), 0o755, &["line 4", "stop_grace"]),
-        ("reserved.sh", &manifest("schedule = \"@daily\""), 0o755, &["line 4", "not in this version"]),
+        ("reserved.sh", &manifest("sandbox = true"), 0o755, &["line 4", "not in this version"]),
     ];
     for (file, text, mode, _) in &cases {
         crew.file_with_mode(file, text, *mode);

@@ -187,6 +187,20 @@ fn a_clock_that_is_set_neither_repeats_a_slot_nor_leaves_one_out() {
 }
 
 #[test]
+fn a_clock_that_was_far_ahead_is_followed_again_once_it_is_right() {
+    const FAR: i64 = 10 * 86_400_000;
+    let mut s = Story::with_job("schedule = \"0 * * * *\"");
+    s.epoch += FAR;
+    s.tell(Event::Tick).fire();
+    s.epoch -= FAR;
+    let cancel =
+        Ask::Cancel { tasks: vec![slot("j@2023-11-24T22:00Z").task()], group: None, why: "no".into() };
+    s.tell(Event::Asked(Request { v: 1, id: name("r"), ask: cancel })).stored();
+    s.tell(Event::Tick).wait(30 * MINUTE);
+    assert_eq!(s.fired(), [("j@2023-11-14T23:00Z".into(), None)]);
+}
+
+#[test]
 fn jitter_delays_a_firing_and_not_its_slot() {
     let mut s = Story::with_job("every = \"1h\"\njitter = \"5m\"");
     s.wait(30 * MINUTE);
