@@ -54,14 +54,21 @@ impl<S: Store, C: Clock, P: Processes, H: Helpers> Supervisor<S, C, P, H> {
             let stem = entry.name.strip_suffix(RECORD_EXT).and_then(|stem| stem.strip_suffix('.'));
             let Some(agent) = stem.and_then(|stem| stem.parse::<AgentName>().ok()) else { continue };
             let path = self.options.layout.trigger(&agent);
-            let remedy = "mv it away: its schedule counts as seen for the first time then";
-            let record = self
+            let blob = self
                 .store
                 .read(&path, SMALL_LEN_MAX)
-                .map_err(|error| error.to_string())
-                .and_then(|blob| record::decode(&blob.bytes).map_err(|error| error.to_string()))
-                .map_err(|error| format!("{}: {error}; {remedy}", path.display()))?;
-            self.step(now, Event::TriggerFound(agent, record));
+                .map_err(|error| format!("{}: {error}; mv it away, and start again", path.display()))?;
+            match record::decode(&blob.bytes) {
+                Ok(record) => self.step(now, Event::TriggerFound(agent, record)),
+                // It costs what was missed, and nothing else: no slot that was fired is fired again.
+                Err(error) => {
+                    let text = format!(
+                        "{}: {error}; its schedule counts as seen for the first time",
+                        path.display()
+                    );
+                    self.alert(now, format!("trigger-{agent}"), text);
+                }
+            }
         }
         Ok(())
     }

@@ -390,3 +390,17 @@ fn a_record_moved_back_that_expired_does_so_no_more_and_a_submission_does() {
         assert_eq!(crew.tells(|fact| matches!(fact, Fact::GivenUp { .. })), expires);
     }
 }
+
+#[test]
+fn a_damaged_note_of_a_schedule_is_told_and_keeps_no_crew_from_starting() {
+    for (text, told) in
+        [("{\"v\":1,", true), (r#"{"v":1,"clock":"x","since":"2026-11-20T03:00:00Z"}"#, false)]
+    {
+        let mut crew = Crew::new();
+        let (layout, store) = (crew.layout.clone(), crew.supervisor.store.clone());
+        store.write_new(&layout.trigger(&"digest".parse().unwrap()), text.as_bytes(), false).unwrap();
+        crew.supervisor.recover(Vec::new(), nothing_before()).unwrap();
+        let alerts = |fact: &Fact| matches!(fact, Fact::Alert { key, .. } if key == "trigger-digest");
+        assert_eq!(crew.tells(alerts), told, "{text}");
+    }
+}
